@@ -1,0 +1,1 @@
+"""Doors to other protocols, one folder each; found through the ``sisockdaq.gateways`` entry points."""

@@ -1,0 +1,1 @@
+"""Detector packets: formats, assembly into images, simulators and replay."""

@@ -1,0 +1,1 @@
+"""The frame plane: how pixels travel between processes, with every frame accounted for."""

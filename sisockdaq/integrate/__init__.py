@@ -1,0 +1,1 @@
+"""Azimuthal integration: geometry to bin maps, and the kernels that use them."""

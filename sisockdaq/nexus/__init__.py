@@ -1,0 +1,1 @@
+"""NXmx files: written while data come in, and read back."""

@@ -1,0 +1,1 @@
+"""What tests of nodes need: a real router, a network in one fixture, and fakes."""
