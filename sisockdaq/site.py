@@ -124,7 +124,7 @@ class Site(BaseModel):
         for name in parts:
             if not re.match(_NAME, name):
                 raise ValueError(
-                    f'"{name}" is no name for a part: letters, digits, _ and -, first a letter, 41 at most'
+                    f'"{name}" is no name for a part: a letter, then letters, digits, _ and -, 41 in all'
                 )
             if name in _RESERVED:
                 raise ValueError(f'"{name}" is the name of a part that every site has; choose another')
