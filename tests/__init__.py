@@ -1,0 +1,1 @@
+"""Tests of sisockdaq; the folders mirror the source tree."""
