@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-__all__ = ["Document", "YamlError", "read_yaml"]
+__all__ = ["Document", "YamlError", "read_value", "read_yaml"]
 
 KeyPath = tuple[str | int, ...]
 
@@ -59,6 +59,24 @@ class Document:
     data: dict[str, Any]
     lines: dict[KeyPath, int] = field(default_factory=dict)
     """Line (from 1) of each key and list item, by the path to it."""
+    replaced: set[KeyPath] = field(default_factory=set)
+    """Paths whose value was set from outside (`replace`)."""
+
+    def replace(self, path: KeyPath, value: Any) -> None:
+        """Set the value at `path`, making mappings on the way; raise `YamlError` where a part is no mapping."""
+        here: Any = self.data
+        for depth, key in enumerate(path[:-1], start=1):
+            here = here.setdefault(key, {})
+            if not isinstance(here, dict):
+                raise YamlError(f"{'.'.join(map(str, path[:depth]))} holds no keys", 0)
+        here[path[-1]] = value
+        self.replaced.add(path)
+
+    def place(self, path: KeyPath) -> str:
+        """Return ``line N``, or ``--set`` for a value that was set from outside."""
+        if any(path[: len(other)] == other for other in self.replaced):
+            return "--set"
+        return f"line {self.line(path)}"
 
     def line(self, path: Sequence[str | int]) -> int:
         """Return the line of the deepest part of `path` that the text has; 1 where it has none of it."""
@@ -91,6 +109,17 @@ def read_yaml(text: str) -> Document:
         raise YamlError(f"not YAML: {reason}", mark.line + 1 if mark else 1) from None
     except yaml.YAMLError as error:
         raise YamlError(f"not YAML: {error}", 1) from None
+    finally:
+        loader.dispose()
+
+
+def read_value(text: str) -> Any:
+    """Read one YAML value, such as ``8081`` or ``[{port: 50000}]``; raise `YamlError` where it is none."""
+    loader = _Loader(text)
+    try:
+        return loader.get_single_data()
+    except yaml.YAMLError as error:
+        raise YamlError(f"{text!r} is not a YAML value: {error}", 1) from None
     finally:
         loader.dispose()
 

@@ -17,7 +17,7 @@ Paths: inputs (geometry, mask) are relative to the site file; outputs are relati
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -26,7 +26,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from sisockdaq._complaints import complaints, suggestion
-from sisockdaq._yaml import Document, YamlError, read_yaml
+from sisockdaq._yaml import Document, YamlError, read_value, read_yaml
 
 try:
     from sisockdaq.detector.description import DetectorOptions
@@ -95,7 +95,9 @@ class Site(BaseModel):
         None,
         description="Root folder of what nodes write, relative to this file. Default: data/ in the state directory.",
     )
-    router: RouterOptions = Field(default_factory=RouterOptions, description="Where the router listens.")
+    router: RouterOptions = Field(
+        default_factory=lambda: RouterOptions.model_validate({}), description="Where the router listens."
+    )
     detector: DetectorOptions | None = Field(None, description="The detector, shared by all nodes that need it.")
     nodes: dict[str, PartEntry] = Field(default_factory=dict, description="The nodes by name.")
     gateways: dict[str, PartEntry] = Field(
@@ -103,6 +105,7 @@ class Site(BaseModel):
     )
 
     _document: Document = PrivateAttr(default_factory=lambda: Document({}))
+    _overrides: tuple[str, ...] = PrivateAttr(default=())
     _file: Path = PrivateAttr(default_factory=lambda: Path.cwd() / "site.yml")
 
     @model_validator(mode="before")
@@ -123,9 +126,7 @@ class Site(BaseModel):
     def _good_names(cls, parts: dict[str, PartEntry]) -> dict[str, PartEntry]:
         for name in parts:
             if not re.match(_NAME, name):
-                raise ValueError(
-                    f'"{name}" is no name for a part: a letter, then letters, digits, _ and -, 41 in all'
-                )
+                raise ValueError(f'"{name}" is no name for a part: a letter, then letters, digits, _ and -, 41 in all')
             if name in _RESERVED:
                 raise ValueError(f'"{name}" is the name of a part that every site has; choose another')
         return parts
@@ -134,6 +135,12 @@ class Site(BaseModel):
     def file(self) -> Path:
         """The site file itself."""
         return self._file
+
+    @property
+    def arguments(self) -> list[str]:
+        """Command-line arguments by which another process reads this very site."""
+        sets = [argument for text in self._overrides for argument in ("--set", text)]
+        return ["--site", str(self._file), *sets]
 
     @property
     def path(self) -> Path:
@@ -224,8 +231,8 @@ class Site(BaseModel):
             raise ConfigurationError("\n".join(problems), problems=problems)
 
     def _at(self, path: tuple[str | int, ...], reason: str) -> ConfigurationError:
-        line = f"{self.file.name}, line {self._document.line(path)}: {'.'.join(map(str, path))}: {reason}"
-        return ConfigurationError(line)
+        place = self._document.place(path)
+        return ConfigurationError(f"{self.file.name}, {place}: {'.'.join(map(str, path))}: {reason}")
 
 
 def installed_types(group: str = NODES) -> dict[str, EntryPoint]:
@@ -249,7 +256,7 @@ def node_class(kind: str, group: str = NODES) -> type[Any]:
     return loaded
 
 
-def load_site(path: str | Path, *, check: Iterable[str] | None = ()) -> Site:
+def load_site(path: str | Path, *, check: Iterable[str] | None = (), overrides: Sequence[str] = ()) -> Site:
     """Read a site file, or the ``site.yml`` in a folder.
 
     Parameters
@@ -258,6 +265,8 @@ def load_site(path: str | Path, *, check: Iterable[str] | None = ()) -> Site:
         The file, or the folder that holds ``site.yml``.
     check : names, optional
         Parts whose options are checked as well, which imports their code; None: all of them. Default: none.
+    overrides : sequence of str
+        ``key.path=value`` (a YAML value) each, taken over what the file has: ``router.port=8081``.
 
     Raises
     ------
@@ -278,14 +287,28 @@ def load_site(path: str | Path, *, check: Iterable[str] | None = ()) -> Site:
         document = read_yaml(text)
     except YamlError as error:
         raise ConfigurationError(f"{file.name}, line {error.line}: {error}") from None
+    for text in overrides:
+        _override(document, text)
     try:
         site = Site.model_validate(document.data)
     except ValidationError as error:
         raise _refusal(file, document, Site, error) from None
     site._file = file
     site._document = document
+    site._overrides = tuple(overrides)
     site.check(check)
     return site
+
+
+def _override(document: Document, text: str) -> None:
+    key, equals, value = text.partition("=")
+    path = tuple(key.strip().split("."))
+    if not equals or not all(path):
+        raise ConfigurationError(f"--set {text}: not of the form key.path=value", remedy="--set router.port=8081")
+    try:
+        document.replace(path, read_value(value))
+    except YamlError as error:
+        raise ConfigurationError(f"--set {text}: {error}") from None
 
 
 def _refusal(
@@ -293,7 +316,7 @@ def _refusal(
 ) -> ConfigurationError:
     """Make one error of all that pydantic found, with the lines of the file."""
     problems = [
-        f"{file.name}, line {document.line(place)}: {'.'.join(map(str, place)) or 'file'}: {reason}"
+        f"{file.name}, {document.place(place)}: {'.'.join(map(str, place)) or 'file'}: {reason}"
         for place, reason in (((*prefix, *path), reason) for path, reason in complaints(model, error))
     ]
     return ConfigurationError("\n".join(problems), problems=problems)

@@ -21,7 +21,7 @@ __all__ = ["kernel_modules", "warm_up"]
 def kernel_modules() -> Iterator[ModuleType]:
     """Yield the library's modules that have a ``warm_up`` function; only those that name it are imported."""
     for info in pkgutil.walk_packages(sisockdaq.__path__, "sisockdaq."):
-        if info.name in (__name__, "sisockdaq.cli.__main__"):
+        if info.name in ("sisockdaq.warm", "sisockdaq.cli.__main__"):
             continue
         spec = importlib.util.find_spec(info.name)
         source = spec.loader.get_source(info.name) if spec and hasattr(spec.loader, "get_source") else None  # type: ignore[union-attr]
