@@ -57,31 +57,34 @@ class Document:
     """A YAML mapping and where its parts stand."""
 
     data: dict[str, Any]
-    lines: dict[KeyPath, int] = field(default_factory=dict)
-    """Line (from 1) of each key and list item, by the path to it."""
-    replaced: set[KeyPath] = field(default_factory=set)
+    lines: dict[tuple[str, ...], int] = field(default_factory=dict)
+    """Line (from 1) of each key and list item, by the path to it (an item's index as text)."""
+    replaced: set[tuple[str, ...]] = field(default_factory=set)
     """Paths whose value was set from outside (`replace`)."""
 
-    def replace(self, path: KeyPath, value: Any) -> None:
+    def replace(self, path: tuple[str, ...], value: Any) -> None:
         """Set the value at `path`, making mappings on the way; raise `YamlError` where a part is no mapping."""
         here: Any = self.data
         for depth, key in enumerate(path[:-1], start=1):
             here = here.setdefault(key, {})
             if not isinstance(here, dict):
-                raise YamlError(f"{'.'.join(map(str, path[:depth]))} holds no keys", 0)
+                raise YamlError(f"{'.'.join(path[:depth])} holds no keys", 0)
         here[path[-1]] = value
         self.replaced.add(path)
 
     def place(self, path: KeyPath) -> str:
         """Return ``line N``, or ``--set`` for a value that was set from outside."""
-        if any(path[: len(other)] == other for other in self.replaced):
+        texts = tuple(map(str, path))
+        inside = any(texts[: len(other)] == other for other in self.replaced)
+        around = texts not in self.lines and any(other[: len(texts)] == texts for other in self.replaced)
+        if inside or (texts and around):
             return "--set"
         return f"line {self.line(path)}"
 
     def line(self, path: Sequence[str | int]) -> int:
         """Return the line of the deepest part of `path` that the text has; 1 where it has none of it."""
         for length in range(len(path), 0, -1):
-            if line := self.lines.get(tuple(path[:length])):
+            if line := self.lines.get(tuple(map(str, path[:length]))):
                 return line
         return 1
 
@@ -124,7 +127,7 @@ def read_value(text: str) -> Any:
         loader.dispose()
 
 
-def _walk(node: yaml.Node, path: KeyPath) -> Iterator[tuple[KeyPath, int]]:
+def _walk(node: yaml.Node, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], int]]:
     """Yield the path and line of all keys and items below `node`; refuse doubled keys."""
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
@@ -132,11 +135,11 @@ def _walk(node: yaml.Node, path: KeyPath) -> Iterator[tuple[KeyPath, int]]:
             name = str(key.value)
             line = key.start_mark.line + 1
             if name in seen:
-                raise YamlError(f"{'.'.join(map(str, (*path, name)))}: the key stands here twice", line)
+                raise YamlError(f"{'.'.join((*path, name))}: the key stands here twice", line)
             seen.add(name)
             yield (*path, name), line
             yield from _walk(value, (*path, name))
     elif isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
-            yield (*path, index), item.start_mark.line + 1
-            yield from _walk(item, (*path, index))
+            yield (*path, str(index)), item.start_mark.line + 1
+            yield from _walk(item, (*path, str(index)))

@@ -27,11 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 
 from sisockdaq._complaints import complaints, suggestion
 from sisockdaq._yaml import Document, YamlError, read_value, read_yaml
-
-try:
-    from sisockdaq.detector.description import DetectorOptions
-except ImportError:
-    DetectorOptions = Any
+from sisockdaq.detector.description import DetectorOptions
 from sisockdaq.errors import ConfigurationError
 from sisockdaq.state import StateDirectory, find_state
 

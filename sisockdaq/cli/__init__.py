@@ -1,1 +1,63 @@
-"""The ``sisockdaq`` command."""
+"""The ``sisockdaq`` command: one module a group of commands, each with ``add_commands(app)``.
+
+An error that a person can mend is one or two lines on stderr and a non-zero exit status, never a traceback; what a
+script reads goes to stdout (``--json`` on every command that has an answer).
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+import typer
+
+from sisockdaq.errors import ConfigurationError, SisockdaqError
+from sisockdaq.notify import notify_status
+from sisockdaq.supervisor import CONFIGURATION_ERROR
+
+__all__ = ["app", "main"]
+
+HELP = """Data acquisition for beamlines and observatories.
+
+Begin with `sisockdaq init my-site`, then `sisockdaq up my-site`; look around with `nodes`, `fields`, `get`,
+`watch` and `plot`, take data with `acquire`, and see where every packet went with `ledger`.
+"""
+
+
+def app() -> typer.Typer:
+    """Return the command with all its sub-commands."""
+    from sisockdaq.cli import demo, init, packets, query, run, up
+
+    command = typer.Typer(
+        name="sisockdaq",
+        help=HELP,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    for module in (init, up, run, query, packets, demo):
+        module.add_commands(command)
+    return command
+
+
+def main() -> NoReturn:
+    """Run the command line; errors of a person's making end with their message and status 1 or 78."""
+    try:
+        app()()
+    except ConfigurationError as error:
+        _end(error, CONFIGURATION_ERROR)
+    except SisockdaqError as error:
+        _end(error, 1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(0)
+
+
+def _end(error: SisockdaqError, status: int) -> NoReturn:
+    notify_status(str(error))
+    lines = [error.message, *getattr(error, "reasons", [])]
+    if len(lines) > 1 and lines[1] == lines[0]:
+        lines.pop()
+    sys.stderr.write("\n  - ".join(lines) + (f"\n   → {error.remedy}" if error.remedy else "") + "\n")
+    sys.exit(status)
