@@ -163,8 +163,9 @@ class DetectorOptions(BaseModel):
             if min(x0, y0, x1, y1) < 0:
                 raise ValueError(f"module_positions.{index}: {[x0, y0, x1, y1]} has a negative end")
             if (abs(y1 - y0) + 1, abs(x1 - x0) + 1) != (rows, columns):
+                spans = f"{abs(y1 - y0) + 1} × {abs(x1 - x0) + 1}"
                 raise ValueError(
-                    f"module_positions.{index}: {[x0, y0, x1, y1]} spans {abs(y1 - y0) + 1} × {abs(x1 - x0) + 1} pixels; "
+                    f"module_positions.{index}: {[x0, y0, x1, y1]} spans {spans} pixels; "
                     f"a {what} has {rows} × {columns} (ends inside)"
                 )
         for (a, first), (b, second) in combinations(sorted(given.items()), 2):
