@@ -1,0 +1,290 @@
+"""A file under HDF5 that is whole at every moment: what was flushed stays readable wherever the process dies.
+
+HDF5 writes a changed file piece by piece, and a process that is killed between two pieces leaves a tree that points to
+nothing, or a header that promises rows that are not there. SWMR mode orders the pieces, but it needs a superblock that
+readers in use do not open (contract "Files"). `OrderedFile` gives the same guarantee to the old format: HDF5's
+metadata cache keeps every changed piece until `commit`, which then writes them in an order in which each prefix
+is a readable file:
+
+1. pieces on new ground, which nothing points to yet, and rows of arrays behind the present end;
+2. the superblock (a file may be longer than what is in use, never shorter);
+3. nodes of chunk trees, parents before children: a child that was split keeps its old rows until its own turn;
+4. object headers, whose data space makes the new rows visible; at the very last the mark of a finished file.
+
+Raw data (chunks of images) go to the file at once; they lie on new ground.
+
+Held to: the structure of the file (groups, datasets, attributes) is complete at the first commit; after it, rows are
+only appended. While it is open the file has a shared lock: others may read it, a second writer is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import h5py
+
+from sisockdaq.errors import StorageError
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+__all__ = ["LIBRARY_VERSIONS", "OrderedFile", "storage_error"]
+
+LIBRARY_VERSIONS = ("earliest", "v110")
+"""Format bounds that every known reader opens (contract "What readers in use demand")."""
+
+_TREE = b"TREE"
+_TREE_LEVEL = 5
+"""Byte of a version 1 tree node that holds its level; leaves are level 0 (HDF5 file format, III.A.1)."""
+
+
+def storage_error(error: OSError, path: Path) -> StorageError:
+    """Say in a person's words why `path` cannot be written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageError(
+            f"no space left for {path.name} in {path.parent}", remedy="free some, or use another folder"
+        )
+    if error.errno == errno.EFBIG:
+        return StorageError(
+            f"{path.name} has reached the largest file size allowed here", remedy="fewer images per file"
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return StorageError(f"{path.parent} is not writable", remedy="change its owner or mode, or use another folder")
+    if error.errno == errno.EEXIST:
+        return StorageError(f"{path} exists", remedy="choose another name, or allow overwriting")
+    return StorageError(f"{path} cannot be written: {error.strerror or error}")
+
+
+class OrderedFile:
+    """A new HDF5 file for one thread, made readable step by step with `commit`.
+
+    Parameters
+    ----------
+    path : Path
+        Where to write; the folder must exist.
+    overwrite : bool
+        Replace an existing file instead of refusing.
+
+    Attributes
+    ----------
+    hdf5 : h5py.File
+        The open file.
+    bytes_written : int
+        All bytes given to the kernel so far.
+
+    Raises
+    ------
+    StorageError
+        When the file exists, or cannot be made.
+    """
+
+    def __init__(self, path: Path, *, overwrite: bool = False) -> None:
+        self.path = path
+        self._backing = _Backing(path, overwrite=overwrite)
+        with self._storage_errors():
+            self.hdf5 = h5py.File(self._backing, "w", libver=LIBRARY_VERSIONS)
+            _keep_metadata(self.hdf5)
+
+    @property
+    def bytes_written(self) -> int:
+        """All bytes given to the kernel so far."""
+        return self._backing.bytes_written
+
+    def commit(self) -> None:
+        """Make everything written so far readable by others, for good.
+
+        Raises
+        ------
+        StorageError
+            When the disk is full, for example; what earlier commits wrote stays readable.
+        """
+        with self._storage_errors():
+            self._backing.collect()
+            self.hdf5.flush()
+            self._backing.apply()
+
+    def close(self) -> None:
+        """Commit and close. Closing again does nothing."""
+        if self._backing.closed:
+            return
+        try:
+            self.commit()
+        finally:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Close without a commit: the file stays as the last one left it."""
+        self._backing.detached = True
+        with contextlib.suppress(Exception):  # HDF5 reports the writes that a full disk refused earlier
+            self.hdf5.close()
+        self._backing.close()
+
+    @contextlib.contextmanager
+    def _storage_errors(self) -> Iterator[None]:
+        """HDF5 turns a failed write into its own error; the kernel's reason is what a person needs."""
+        try:
+            yield
+        except Exception as error:
+            if self._backing.failure is not None:
+                raise storage_error(self._backing.failure, self.path) from error
+            raise
+
+    def guard(self) -> contextlib.AbstractContextManager[None]:
+        """Return a context in which a failed write to `hdf5` becomes a `StorageError`."""
+        return self._storage_errors()
+
+    def __enter__(self) -> OrderedFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abandon()
+
+
+def _keep_metadata(hdf5: h5py.File) -> None:
+    """Keep HDF5 from writing metadata between flushes (its cache may not evict, so it may not resize itself)."""
+    config = hdf5.id.get_mdc_config()
+    config.evictions_enabled = False
+    config.incr_mode = config.decr_mode = config.flash_incr_mode = 0
+    hdf5.id.set_mdc_config(config)
+
+
+class _Backing:
+    """The Python file object that HDF5 writes through (driver "fileobj")."""
+
+    def __init__(self, path: Path, *, overwrite: bool) -> None:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | (0 if overwrite else os.O_EXCL)
+        try:
+            self._fd = os.open(path, flags, 0o666)
+        except OSError as error:
+            raise storage_error(error, path) from error
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            os.ftruncate(self._fd, 0)
+        except OSError as error:
+            os.close(self._fd)
+            if isinstance(error, BlockingIOError):
+                raise StorageError(f"{path} is open in another program") from error
+            raise storage_error(error, path) from error
+        self._position = 0
+        self._collected: dict[int, bytes] | None = None
+        self._known: set[int] = set()
+        self._size = 0
+        self._committed_size = 0
+        self.bytes_written = 0
+        self.failure: OSError | None = None
+        self.detached = False
+        self.closed = False
+
+    # What HDF5 calls.
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._position = offset if whence == os.SEEK_SET else self._size + offset
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def write(self, data: Buffer) -> int:
+        size = memoryview(data).nbytes
+        if self.detached:
+            return size
+        if self._collected is None:
+            self._write(self._position, data)
+        else:
+            self._collected[self._position] = bytes(data)
+        self._size = max(self._size, self._position + size)
+        self._position += size
+        return size
+
+    def read(self, size: int = -1) -> bytes:
+        data = os.pread(self._fd, size if size >= 0 else self._size - self._position, self._position)
+        self._position += len(data)
+        return data
+
+    def readinto(self, target: Buffer) -> int:
+        view = memoryview(target).cast("B")
+        done = os.preadv(self._fd, [view], self._position)
+        self._position += done
+        return done
+
+    def truncate(self, size: int | None = None) -> None:
+        """HDF5 asks for the length that it uses; granted only once the superblock says so too (`apply`)."""
+        self._size = self._position if size is None else size
+
+    def flush(self) -> None:
+        """Nothing is held back here that HDF5 could want out."""
+
+    # What OrderedFile calls.
+
+    def collect(self) -> None:
+        """Hold all writes back until `apply`."""
+        self._collected = {}
+
+    def apply(self) -> None:
+        """Write what was held back, in the order of the module's promise."""
+        pieces, self._collected = self._collected or {}, None
+        first = not self._known
+        for offset in _safe_order(pieces, self._known, self._committed_size):
+            if offset == 0 and os.fstat(self._fd).st_size < self._size:
+                self._system(lambda: os.ftruncate(self._fd, self._size))
+            self._write(offset, pieces[offset])
+        if first:
+            self._known = set(pieces)
+        self._committed_size = self._size
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            os.close(self._fd)
+
+    def _write(self, offset: int, data: Buffer) -> None:
+        view = memoryview(data).cast("B")
+        while view.nbytes:
+            done = self._system(lambda view=view, offset=offset: os.pwrite(self._fd, view, offset))  # type: ignore[misc]
+            self.bytes_written += done
+            view, offset = view[done:], offset + done
+
+    def _system(self, call: Callable[[], int | None]) -> int:
+        try:
+            return call() or 0
+        except OSError as error:
+            self.failure = error
+            raise
+
+
+def _safe_order(pieces: dict[int, bytes], known: set[int], committed_size: int) -> list[int]:
+    """Return the offsets of `pieces` in an order in which every prefix leaves a readable file.
+
+    Parameters
+    ----------
+    pieces
+        What is to be written, by offset.
+    known
+        Offsets of the structure's own pieces, from the first commit.
+    committed_size
+        Where new ground begins.
+    """
+
+    def rank(offset: int) -> tuple[int, int]:
+        piece = pieces[offset]
+        if offset >= committed_size:
+            return 0, 0
+        if offset == 0:
+            return 1, 0
+        if piece.startswith(_TREE):
+            return 2, -piece[_TREE_LEVEL]
+        return (3, -offset) if offset in known else (0, 1)
+
+    return sorted(pieces, key=rank)

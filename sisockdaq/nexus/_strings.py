@@ -1,0 +1,29 @@
+"""HDF5 strings of fixed length, the only kind that all known readers take."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import h5py
+import numpy as np
+
+__all__ = ["as_text", "fixed", "set_attributes"]
+
+
+def fixed(text: str) -> Any:
+    """Return `text` as a scalar of a fixed-length UTF-8 string type (at least one byte long)."""
+    encoded = text.encode()
+    return np.array(encoded, dtype=h5py.string_dtype("utf-8", max(len(encoded), 1)))
+
+
+def set_attributes(target: h5py.HLObject, attributes: dict[str, Any]) -> None:
+    """Set attributes, strings at fixed length; None means absent."""
+    for name, value in attributes.items():
+        if value is not None:
+            target.attrs[name] = fixed(value) if isinstance(value, str) else value
+
+
+def as_text(value: Any) -> str:
+    """Return a string as read from a file, whichever kind of HDF5 string it is."""
+    plain = value[()] if isinstance(value, h5py.Dataset | np.ndarray) else value
+    return plain.decode("utf-8", "replace") if isinstance(plain, bytes) else str(plain)

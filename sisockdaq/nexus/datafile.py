@@ -1,0 +1,365 @@
+"""Write one data file: images as ready chunks, and beside them what belongs to single frames.
+
+::
+
+    /entry                        attributes: acquisition, file_number, first_index, finished
+    /entry/data/data              (rows, ny, nx), one chunk an image; image_nr_low/high count from 1
+    /entry/series/<source>/       one dataset for each of `layout.FRAME_FIELDS`
+        partial_index             frames that lack packets: index in the acquisition
+        packet_mask               and which packets came (bit i % 8 of byte i // 8)
+    /entry/series/<results>/      time, one dataset for each result, axis_<name>
+
+Promises: images go to the disk at once; numbers and curves are gathered in memory and appended in blocks at `commit`;
+all that was committed stays readable wherever the process dies (`_ordered_file`). Attribute ``finished`` is 1 only
+in a file that was closed in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import hdf5plugin
+import numpy as np
+import numpy.typing as npt
+
+from sisockdaq.frames.messages import FrameHeader
+from sisockdaq.nexus._ordered_file import OrderedFile
+from sisockdaq.nexus._strings import fixed, set_attributes
+from sisockdaq.nexus.layout import (
+    FRAME_FIELDS,
+    IMAGE_PATH,
+    SERIES_PATH,
+    DataFilePlan,
+    FrameField,
+    ResultsPlan,
+    chunk_rows,
+)
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+__all__ = ["DataFile"]
+
+NAN = float("nan")
+
+
+class DataFile:
+    """A data file being written, for one thread.
+
+    Parameters
+    ----------
+    path : Path
+    plan : DataFilePlan
+    acquisition : str
+    number : int
+        Of this file, from 1.
+    overwrite : bool
+        Replace an existing file instead of refusing.
+
+    Attributes
+    ----------
+    images : int
+        Images written, committed or not.
+    rows : int
+        Rows that the file has: images and empty rows before the last of them.
+
+    Raises
+    ------
+    StorageError
+        When the file exists, or the disk refuses it; also from every method that writes.
+    """
+
+    def __init__(
+        self, path: Path, plan: DataFilePlan, acquisition: str, number: int, *, overwrite: bool = False
+    ) -> None:
+        self.path, self.plan, self.number = path, plan, number
+        self.first_index = (number - 1) * plan.images_per_file
+        self.images = self.images_committed = self.rows = 0
+        self._file = OrderedFile(path, overwrite=overwrite)
+        try:
+            with self._file.guard():
+                self._make(acquisition)
+            self._file.commit()
+        except BaseException:
+            self._file.abandon()
+            raise
+
+    def _make(self, acquisition: str) -> None:
+        plan, hdf5 = self.plan, self._file.hdf5
+        entry = hdf5.create_group("entry")
+        set_attributes(entry, {"NX_class": "NXentry", "default": "data", "acquisition": acquisition})
+        entry.attrs["file_number"] = np.uint32(self.number)
+        entry.attrs["first_index"] = np.int64(self.first_index)
+        entry.attrs["images_per_file"] = np.int64(plan.images_per_file)
+        entry.attrs["finished"] = np.uint8(0)
+        self._entry = entry
+        data = entry.create_group("data")
+        set_attributes(data, {"NX_class": "NXdata", "signal": "data"})
+        self._images = _image_dataset(hdf5, plan)
+        self._images.attrs["image_nr_low"] = np.uint64(self.first_index + 1)
+        self._images.attrs["image_nr_high"] = np.uint64(self.first_index)
+        set_attributes(hdf5.create_group(SERIES_PATH), {"NX_class": "NXcollection"})
+        self._frames = _Table(hdf5, plan, plan.image.source, FRAME_FIELDS)
+        self._partial = _PartialFrames(self._frames.group, plan)
+        self._results = {results.source: _ResultsTable(hdf5, plan, results) for results in plan.results}
+
+    @property
+    def bytes_written(self) -> int:
+        """Bytes given to the kernel so far."""
+        return self._file.bytes_written
+
+    def write_image(
+        self, row: int, payload: Buffer, header: FrameHeader, packet_mask: npt.NDArray[np.uint8] | None = None
+    ) -> None:
+        """Write the image of a row and remember its numbers.
+
+        Parameters
+        ----------
+        row : int
+            0 … ``images_per_file - 1``.
+        payload : bytes-like
+            The chunk as it stands in the file: a bitshuffle-LZ4 payload, or the pixels where compression is "none".
+        header : FrameHeader
+        packet_mask : ndarray of uint8, optional
+            Kept when the frame is partial.
+        """
+        if row >= self.rows:
+            self.rows = row + 1
+            with self._file.guard():
+                self._images.id.set_extent((self.rows, *self.plan.image.shape))
+        with self._file.guard():
+            self._images.id.write_direct_chunk((row, 0, 0), payload)
+        self.images += 1
+        lost = header.packets_expected - header.packets_received
+        self._frames.add(
+            row,
+            header.number,
+            header.time,
+            header.last,
+            header.packets_expected,
+            header.packets_received,
+            lost,
+            header.total,
+            header.maximum,
+            header.timestamp,
+        )
+        if lost and packet_mask is not None:
+            self._partial.add(self.first_index + row, packet_mask)
+
+    def write_results(self, source: str, row: int, time: float, vector: npt.NDArray[np.float64]) -> None:
+        """Remember a vector of results for a row; it is copied, and written at the next `commit`."""
+        self._results[source].add(row, time, vector)
+
+    @property
+    def pending_bytes(self) -> int:
+        """Size of the results that wait for the next commit."""
+        return sum(table.pending_bytes for table in self._results.values())
+
+    def commit(self) -> None:
+        """Append what was gathered and make all of it readable for good."""
+        with self._file.guard():
+            self._frames.write(self.rows)
+            self._partial.write()
+            for table in self._results.values():
+                table.write()
+        self._file.commit()
+        self.images_committed = self.images
+
+    def close(self, rows: int | None = None) -> None:
+        """Commit, mark the file as finished and close it.
+
+        Parameters
+        ----------
+        rows : int, optional
+            Rows that the file ends with, where frames are missing after the last written one.
+        """
+        with self._file.guard():
+            if rows is not None and rows > self.rows:
+                self.rows = rows
+                self._images.id.set_extent((rows, *self.plan.image.shape))
+            self._images.attrs.modify("image_nr_high", np.uint64(self.first_index + self.rows))
+            for table in self._results.values():
+                table.write(self.rows)
+        self.commit()
+        with self._file.guard():
+            self._entry.attrs.modify("finished", np.uint8(1))
+        self._file.close()
+
+    def abandon(self) -> None:
+        """Close as the last commit left it, without the mark of a finished file."""
+        self._file.abandon()
+        self.images = self.images_committed
+
+
+def _image_dataset(hdf5: h5py.File, plan: DataFilePlan) -> h5py.Dataset:
+    """Create the empty image dataset with one chunk an image."""
+    image = plan.image
+    filters = dict(hdf5plugin.Bitshuffle(nelems=0, cname="lz4")) if image.compression == "bslz4" else {}
+    return hdf5.create_dataset(
+        IMAGE_PATH,
+        shape=(0, *image.shape),
+        maxshape=(plan.images_per_file, *image.shape),
+        chunks=(1, *image.shape),
+        dtype=image.dtype,
+        fillvalue=np.dtype(image.dtype).type(image.fill_value),
+        **filters,
+    )
+
+
+def _series_dataset(
+    group: h5py.Group, name: str, dtype: str, rows: int, width: int | None, empty: float
+) -> h5py.Dataset:
+    """Create an empty dataset of one value (width None) or `width` values a row."""
+    tail = () if width is None else (width,)
+    row_bytes = np.dtype(dtype).itemsize * (width or 1)
+    return group.create_dataset(
+        name,
+        shape=(0, *tail),
+        maxshape=(rows, *tail),
+        chunks=(chunk_rows(row_bytes, rows), *(max(size, 1) for size in tail)),
+        dtype=dtype,
+        fillvalue=np.dtype(dtype).type(empty),
+    )
+
+
+def _append(dataset: h5py.Dataset, done: int, rows: int, at: Sequence[int], values: npt.NDArray[Any]) -> None:
+    """Write `values` at rows `at`; rows from `done` to `rows` that get none are left empty.
+
+    A row below `done` belongs to a frame that was overtaken by others; it is put in its place.
+    """
+    if rows > dataset.shape[0]:
+        dataset.resize(rows, axis=0)
+    places = np.asarray(at, dtype=np.int64)
+    behind = places >= done
+    if rows > done:
+        block = np.full((rows - done, *dataset.shape[1:]), dataset.fillvalue, dtype=dataset.dtype)
+        block[places[behind] - done] = values[behind]
+        dataset[done:rows] = block
+    for place, value in zip(places[~behind], values[~behind], strict=True):
+        dataset[int(place)] = value
+
+
+class _Table:
+    """Numbers of every frame, one dataset a field, gathered as rows and written as columns."""
+
+    def __init__(self, hdf5: h5py.File, plan: DataFilePlan, source: str, fields: Sequence[FrameField]) -> None:
+        self.group = hdf5.create_group(f"{SERIES_PATH}/{source}")
+        set_attributes(self.group, {"NX_class": "NXcollection", "timeline": plan.timeline})
+        self._columns = []
+        for field in fields:
+            dataset = _series_dataset(self.group, field.name, field.dtype, plan.images_per_file, None, field.empty)
+            attributes = {"units": field.units, "description": field.description, "timeline": plan.timeline}
+            set_attributes(dataset, attributes)
+            self._columns.append(dataset)
+        self._pending: list[tuple[float, ...]] = []
+        self._done = 0
+
+    def add(self, row: int, *values: float) -> None:
+        self._pending.append((row, *values))
+
+    def write(self, rows: int) -> None:
+        if not self._pending and rows == self._done:
+            return
+        at, *columns = zip(*self._pending, strict=True) if self._pending else ((), *((),) * len(self._columns))
+        for dataset, values in zip(self._columns, columns, strict=True):
+            _append(dataset, self._done, rows, at, np.asarray(values, dtype=dataset.dtype))
+        self._done = rows
+        self._pending.clear()
+
+
+class _PartialFrames:
+    """The frames that lack packets, and which ones they have."""
+
+    def __init__(self, group: h5py.Group, plan: DataFilePlan) -> None:
+        rows, width = plan.images_per_file, max(plan.image.mask_bytes, 1)
+        self._index = _series_dataset(group, "partial_index", "<i8", rows, None, -1)
+        self._masks = _series_dataset(group, "packet_mask", "u1", rows, width, 0)
+        set_attributes(self._index, {"description": "Frames that lack packets: index in the acquisition."})
+        set_attributes(
+            self._masks, {"description": "Packets of those frames that came: packet i is bit i % 8 of byte i // 8."}
+        )
+        self._pending: list[tuple[int, npt.NDArray[np.uint8]]] = []
+
+    def add(self, index: int, packet_mask: npt.NDArray[np.uint8]) -> None:
+        self._pending.append((index, np.array(packet_mask, dtype=np.uint8)))
+
+    def write(self) -> None:
+        if not self._pending:
+            return
+        done, rows = self._index.shape[0], self._index.shape[0] + len(self._pending)
+        indices, masks = zip(*self._pending, strict=True)
+        for dataset, values in ((self._index, np.array(indices)), (self._masks, np.stack(masks))):
+            _append(dataset, done, rows, range(done, rows), values)
+        self._pending.clear()
+
+
+class _ResultsTable:
+    """The results of one source."""
+
+    def __init__(self, hdf5: h5py.File, plan: DataFilePlan, results: ResultsPlan) -> None:
+        self._plan = results
+        group = hdf5.create_group(f"{SERIES_PATH}/{results.source}")
+        set_attributes(group, {"NX_class": "NXcollection", "timeline": plan.timeline})
+        for axis in results.axes:
+            dataset = group.create_dataset(axis.dataset, data=np.asarray(axis.values, dtype="<f8"))
+            set_attributes(dataset, {"units": axis.units})
+        self._time = _series_dataset(group, "time", "<f8", plan.images_per_file, None, NAN)
+        set_attributes(self._time, {"units": "s", "description": "Time of the frame that a row was made from."})
+        self._datasets = []
+        for field in results.fields:
+            width = None if field.scalar else field.width
+            dataset = _series_dataset(group, field.name, "<f8", plan.images_per_file, width, NAN)
+            set_attributes(
+                dataset,
+                {
+                    "units": field.units,
+                    "description": field.description,
+                    "timeline": plan.timeline,
+                    "axis": field.axis,
+                    "axis_dataset": field.axis_dataset,
+                },
+            )
+            self._datasets.append(dataset)
+        _mark_plottable(group, results)
+        self._rows: list[int] = []
+        self._times: list[float] = []
+        self._vectors: list[npt.NDArray[np.float64]] = []
+        self._done = 0
+
+    def add(self, row: int, time: float, vector: npt.NDArray[np.float64]) -> None:
+        self._rows.append(row)
+        self._times.append(time)
+        self._vectors.append(np.array(vector, dtype=np.float64))
+
+    @property
+    def pending_bytes(self) -> int:
+        return len(self._vectors) * self._plan.length * 8
+
+    def write(self, rows: int = 0) -> None:
+        """Append what was gathered; `rows` makes the datasets at least as long (at the end of a file)."""
+        rows = max([rows, self._done, *(row + 1 for row in self._rows)])
+        if not self._rows and rows == self._done:
+            return
+        values = np.stack(self._vectors) if self._vectors else np.empty((0, self._plan.length))
+        _append(self._time, self._done, rows, self._rows, np.asarray(self._times, dtype=np.float64))
+        for field, dataset in zip(self._plan.fields, self._datasets, strict=True):
+            block = values[:, field.start : field.start + field.width]
+            _append(dataset, self._done, rows, self._rows, block[:, 0] if field.scalar else block)
+        self._done = rows
+        self._rows.clear()
+        self._times.clear()
+        self._vectors.clear()
+
+
+def _mark_plottable(group: h5py.Group, results: ResultsPlan) -> None:
+    """Let viewers draw the first curve: NXdata with a signal and its axis."""
+    curve = next((field for field in results.fields if field.axis_dataset), None)
+    if curve is None:
+        return
+    group.attrs["NX_class"] = fixed("NXdata")
+    group.attrs["signal"] = fixed(curve.name)
+    names = np.array([b".", str(curve.axis_dataset).encode()])
+    group.attrs["axes"] = names

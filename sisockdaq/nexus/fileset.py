@@ -1,0 +1,314 @@
+"""All files of one acquisition while it is written: which file a frame goes to, when a file is closed, the master.
+
+For one thread. Results (curves, sums) reach the writer later than the images they were made from, so a data file
+that has all its images stays open until its results are there, for at most `RESULTS_WAIT` seconds, and with at
+most `OPEN_FILES` files open; results that come later than that are counted as ``results_late``, never lost silently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sisockdaq.errors import AcquisitionRefused, FrameSourceError, StorageError
+from sisockdaq.frames.messages import FrameHeader
+from sisockdaq.nexus.datafile import DataFile
+from sisockdaq.nexus.layout import DataFilePlan, acquisition_of, data_name, master_name, place
+from sisockdaq.nexus.master import write_master
+from sisockdaq.nexus.nxmx import MasterContent, master_tree
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+__all__ = ["AcquisitionFiles", "ClosedFile", "existing_files"]
+
+RESULTS_WAIT = 10.0
+"""How long a file with all its images waits for results [s]; as long as a source waits for reports."""
+
+OPEN_FILES = 3
+"""Data files open at once: the one being filled, and those that wait for results."""
+
+LARGEST_GAP = 100_000
+"""Frames that may be missing in a row. A larger jump is a source whose frame numbers are broken."""
+
+_EARLY_RESULTS = 4096
+"""Results kept for a file whose first image is still being compressed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedFile:
+    """A data file that is complete and can be opened."""
+
+    path: Path
+    number: int
+    images: int
+    rows: int
+
+
+@dataclass(slots=True)
+class _OpenFile:
+    """A data file, and since when it only waits for results."""
+
+    file: DataFile
+    waiting_since: float | None = None
+
+
+@dataclass(slots=True)
+class _ResultsSource:
+    """How far one source of results has come."""
+
+    highest_index: int = -1
+    ended: bool = False
+    early: dict[int, list[tuple[int, float, npt.NDArray[np.float64]]]] = field(default_factory=dict)
+
+
+def existing_files(folder: Path, prefix: str) -> list[Path]:
+    """Return the master and data files of that prefix that are already there."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if (acquisition_of(path.name) or ("",))[0] == prefix)
+
+
+class AcquisitionFiles:
+    """The files of one acquisition.
+
+    Parameters
+    ----------
+    folder : Path
+        Made when it does not exist.
+    prefix : str
+    plan : DataFilePlan
+    content : MasterContent
+        What the master says at the beginning; files, counts and end are filled in here.
+    overwrite : bool
+        Replace files of the same prefix instead of refusing.
+    on_closed : callable, optional
+        Called with each `ClosedFile` as soon as it can be opened.
+
+    Attributes
+    ----------
+    images : int
+        Images that are in files.
+    images_safe : int
+        Images that are in files and committed.
+    results_late : int
+        Results that came after their file was closed, and so are not in it.
+
+    Raises
+    ------
+    AcquisitionRefused
+        When files of that prefix exist.
+    StorageError
+        When the disk refuses; also from every method that writes.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        prefix: str,
+        plan: DataFilePlan,
+        content: MasterContent,
+        *,
+        overwrite: bool = False,
+        on_closed: Callable[[ClosedFile], None] | None = None,
+    ) -> None:
+        self.folder, self.prefix, self.plan = folder, prefix, plan
+        self.results_late = 0
+        self._content = replace(content, series=[plan.image.source, *(results.source for results in plan.results)])
+        self._on_closed = on_closed or (lambda closed: None)
+        self._open: dict[int, _OpenFile] = {}
+        self._newest = 0
+        self._closed: list[ClosedFile] = []
+        self._closed_bytes = 0
+        self._last_index = -1
+        self._results = {results.source: _ResultsSource() for results in plan.results}
+        _clear(folder, prefix, overwrite=overwrite)
+        self._write_master(first=True)
+
+    @property
+    def master(self) -> Path:
+        """Path of the master file."""
+        return self.folder / master_name(self.prefix)
+
+    @property
+    def images(self) -> int:
+        """Images that are in files."""
+        return sum(closed.images for closed in self._closed) + sum(entry.file.images for entry in self._open.values())
+
+    @property
+    def images_safe(self) -> int:
+        """Images that are in files and survive the death of this process."""
+        safe = sum(entry.file.images_committed for entry in self._open.values())
+        return sum(closed.images for closed in self._closed) + safe
+
+    @property
+    def bytes_written(self) -> int:
+        """Bytes given to the kernel for data files."""
+        return self._closed_bytes + sum(entry.file.bytes_written for entry in self._open.values())
+
+    @property
+    def files(self) -> list[Path]:
+        """The data files so far."""
+        return [self.folder / name for name, _ in self._file_rows()]
+
+    @property
+    def closed(self) -> list[ClosedFile]:
+        """The data files that are complete."""
+        return list(self._closed)
+
+    def write_image(
+        self,
+        index: int,
+        payload: Buffer,
+        header: FrameHeader,
+        packet_mask: npt.NDArray[np.uint8] | None = None,
+        *,
+        now: float,
+    ) -> None:
+        """Write a frame's image and numbers into its place; `now` is any steady clock [s].
+
+        Raises
+        ------
+        FrameSourceError
+            When `index` jumps over more than `LARGEST_GAP` frames.
+        """
+        number, row = place(index, self.plan.images_per_file)
+        entry = self._open.get(number)
+        if entry is None:
+            entry = self._reach(number, index, now)
+            if entry is None:
+                return
+        entry.file.write_image(row, payload, header, packet_mask)
+        self._last_index = max(self._last_index, index)
+
+    def write_results(self, source: str, index: int, time: float, vector: npt.NDArray[np.float64]) -> None:
+        """Remember the results of a frame; they are written at the next commit."""
+        state = self._results[source]
+        number, row = place(index, self.plan.images_per_file)
+        state.highest_index = max(state.highest_index, index)
+        if number in self._open:
+            self._open[number].file.write_results(source, row, time, vector)
+        elif number > self._newest and sum(map(len, state.early.values())) < _EARLY_RESULTS:
+            state.early.setdefault(number, []).append((row, time, np.array(vector, np.float64)))
+        else:
+            self.results_late += 1
+
+    def results_ended(self, source: str) -> None:
+        """No more results will come from that source."""
+        self._results[source].ended = True
+
+    @property
+    def results_complete(self) -> bool:
+        """Whether every source of results has ended."""
+        return all(state.ended for state in self._results.values())
+
+    def commit(self, now: float) -> None:
+        """Make everything written readable for good; close the files that have all they wait for."""
+        for number, entry in sorted(self._open.items()):
+            entry.file.commit()
+            if number < self._newest and self._is_complete(number, entry, now):
+                self._close(number, self.plan.images_per_file)
+
+    def finish(self, frames_expected: int | None = None) -> None:
+        """Close all data files; the acquisition has ended.
+
+        Parameters
+        ----------
+        frames_expected : int, optional
+            Frames that the detector took, as its source knows; rows for those missing at the end are added.
+        """
+        rows = self._last_index + 1
+        if frames_expected is not None and rows <= frames_expected <= rows + LARGEST_GAP:
+            rows = frames_expected
+        if rows > 0:
+            self._reach(place(rows - 1, self.plan.images_per_file)[0], rows - 1, now=0.0)
+        for number in sorted(self._open):
+            first = (number - 1) * self.plan.images_per_file
+            self._close(number, min(self.plan.images_per_file, max(0, rows - first)))
+        self.results_late += sum(len(early) for state in self._results.values() for early in state.early.values())
+
+    def abandon(self) -> None:
+        """Close all data files after a failure: each in order if the disk lets it, else as last committed."""
+        for number in sorted(self._open):
+            entry = self._open[number]
+            try:
+                self._close(number, entry.file.rows)
+            except StorageError:
+                entry.file.abandon()
+                self._closed.append(ClosedFile(entry.file.path, number, entry.file.images, entry.file.rows))
+                self._open.pop(number, None)
+
+    def seal(self, *, ended: float, reason: str, ledger: Mapping[str, Any] | None, ended_meta: Any = None) -> None:
+        """Write the final master with the end, the counts and the ledger."""
+        self._content = replace(self._content, ended=ended, end_reason=reason, ledger=ledger)
+        self._write_master()
+
+    def _reach(self, number: int, index: int, now: float) -> _OpenFile | None:
+        """Open data files up to `number`; None for a frame that is overtaken by a whole file and too late."""
+        if index - self._last_index > LARGEST_GAP:
+            raise FrameSourceError(
+                f"frame indices jump from {self._last_index} to {index} in {self.prefix}",
+                remedy="look at the detector's frame numbers",
+            )
+        while self._newest < number:
+            self._add_file(now)
+        return self._open.get(number)
+
+    def _add_file(self, now: float) -> None:
+        for number, entry in sorted(self._open.items()):
+            entry.waiting_since = now if entry.waiting_since is None else entry.waiting_since
+            if len(self._open) >= OPEN_FILES or self._is_complete(number, entry, now):
+                self._close(number, self.plan.images_per_file)
+        number = self._newest + 1
+        path = self.folder / data_name(self.prefix, number)
+        file = DataFile(path, self.plan, self._content.acquisition, number)
+        self._open[number], self._newest = _OpenFile(file), number
+        for source, state in self._results.items():
+            for row, time, vector in state.early.pop(number, ()):
+                file.write_results(source, row, time, vector)
+        self._write_master()
+
+    def _is_complete(self, number: int, entry: _OpenFile, now: float) -> bool:
+        """Whether a file that has all its images has its results as well, or has waited long enough."""
+        end = number * self.plan.images_per_file
+        if all(state.ended or state.highest_index >= end - 1 for state in self._results.values()):
+            return True
+        return entry.waiting_since is not None and now - entry.waiting_since > RESULTS_WAIT
+
+    def _close(self, number: int, rows: int) -> None:
+        file = self._open[number].file
+        file.close(rows)
+        del self._open[number]
+        self._closed_bytes += file.bytes_written
+        closed = ClosedFile(file.path, number, file.images, file.rows)
+        self._closed.append(closed)
+        self._on_closed(closed)
+
+    def _file_rows(self) -> list[tuple[str, int]]:
+        rows = {closed.number: closed.rows for closed in self._closed}
+        rows.update({number: entry.file.rows for number, entry in self._open.items()})
+        return [(data_name(self.prefix, number), rows[number]) for number in sorted(rows)]
+
+    def _write_master(self, *, first: bool = False) -> None:
+        self._content = replace(self._content, files=self._file_rows(), images_written=self.images)
+        write_master(self.master, master_tree(self._content), replace=not first)
+
+
+def _clear(folder: Path, prefix: str, *, overwrite: bool) -> None:
+    """Make the folder, and room in it for files of that prefix."""
+    found = existing_files(folder, prefix)
+    if found and not overwrite:
+        raise AcquisitionRefused(
+            f"{found[0].name} exists in {folder}", remedy="choose another name, or allow the writer to overwrite"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in found:
+            path.unlink()
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be prepared: {error.strerror or error}") from error
