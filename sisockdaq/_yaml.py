@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
+from yaml.reader import ReaderError
 
 __all__ = ["Document", "YamlError", "read_value", "read_yaml"]
 
@@ -97,7 +98,7 @@ def read_yaml(text: str) -> Document:
     YamlError
         The text is no YAML, is no mapping, or has a key twice.
     """
-    loader = _Loader(text)
+    loader = _loader(text)
     try:
         node = loader.get_single_node()
         if node is None:
@@ -116,9 +117,17 @@ def read_yaml(text: str) -> Document:
         loader.dispose()
 
 
+def _loader(text: str) -> _Loader:
+    try:
+        return _Loader(text)
+    except ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise YamlError(f"character #x{ord(text[error.position]):04x} is not allowed", line) from None
+
+
 def read_value(text: str) -> Any:
     """Read one YAML value, such as ``8081`` or ``[{port: 50000}]``; raise `YamlError` where it is none."""
-    loader = _Loader(text)
+    loader = _loader(text)
     try:
         return loader.get_single_data()
     except yaml.YAMLError as error:

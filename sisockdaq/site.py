@@ -242,13 +242,19 @@ def node_class(kind: str, group: str = NODES) -> type[Any]:
     Raises
     ------
     ConfigurationError
-        No such type is installed.
+        No such type is installed, or its module cannot be imported.
     """
     types = installed_types(group)
     if kind not in types:
         listing = ", ".join(sorted(types)) or "none"
         raise ConfigurationError(f'no type "{kind}" is installed{suggestion(kind, types)} (installed: {listing})')
-    loaded: type[Any] = types[kind].load()
+    try:
+        loaded: type[Any] = types[kind].load()
+    except (ImportError, AttributeError) as error:
+        raise ConfigurationError(
+            f'type "{kind}" cannot be loaded from {types[kind].value}: {error}',
+            remedy="install what it needs, or take the part out of the site file",
+        ) from error
     return loaded
 
 

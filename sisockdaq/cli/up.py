@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from sisockdaq.cli._options import Set, SiteFile
+from sisockdaq.cli._options import Set
 from sisockdaq.errors import ConfigurationError
 from sisockdaq.notify import notify_ready
 from sisockdaq.router import write_router_config
