@@ -101,15 +101,17 @@ def by_stride(t: npt.NDArray[np.float64], values: npt.NDArray[Any], min_stride: 
     else:
         prominence = np.zeros(len(t))
     candidates = _best_of_bins(t, prominence, min_stride)
-    times, weights = t[candidates].tolist(), prominence[candidates].tolist()
-    kept: list[int] = []
-    for i, time in enumerate(times):
-        if not kept or time - times[kept[-1]] >= min_stride:
-            kept.append(i)
-        elif weights[i] > weights[kept[-1]]:
-            # Later than the one it replaces, so its distance to the one before can only have grown.
-            kept[-1] = i
-    return candidates[np.array(kept, dtype=np.intp)]
+    times = t[candidates]
+    # Candidates are one a bin of that width, so only next neighbours can be too near.
+    near = np.r_[False, np.diff(times) < min_stride, False].tolist()
+    state = [True] * len(times)
+    for i in np.argsort(-prominence[candidates], kind="stable").tolist():
+        if state[i]:
+            if near[i]:
+                state[i - 1] = False
+            if near[i + 1]:
+                state[i + 1] = False
+    return candidates[np.array(state)]
 
 
 def _best_of_bins(t: npt.NDArray[np.float64], prominence: npt.NDArray[np.float64], width: float) -> Rows:

@@ -2,7 +2,7 @@
 
 This module is pure: it knows no socket and no clock (``now`` is always an argument). It promises that
 
-- times follow the network's contract: ``t > 0`` is UNIX time, ``t <= 0`` is ``now + t``; intervals are ``[start, end)``;
+- times follow the contract: ``t > 0`` is UNIX time, ``t <= 0`` is ``now + t``; an interval is ``[start, end)``;
 - a reply of any node, ours or an older one (also with ``fields`` for ``field`` and timelines called ``group0``),
   becomes the same `FieldList` or `Reply`; what cannot be used is left out *and named* in ``problems``;
 - what an old caller is shown holds nothing that it does not know: fields of type ``array`` are left out of plain

@@ -442,7 +442,9 @@ class SeriesStore:
             timeline=line_name, type=type, units=units, description=description, shape=shape, dtype=dtype,
             axes=tuple(Axis.model_validate(axis) for axis in axes), feed=feed,
         )  # fmt: skip
-        line = self.timelines.get(line_name) or Timeline(line_name, keep=keep, max_samples=max_samples)
+        line = self.timelines.get(line_name)
+        if line is None:
+            line = Timeline(line_name, keep=keep, max_samples=max_samples)
         made = line.add(name, entry)
         line.keep = max(line.keep, keep)
         self.timelines[line_name] = line
