@@ -111,7 +111,8 @@ def by_stride(t: npt.NDArray[np.float64], values: npt.NDArray[Any], min_stride: 
                 state[i - 1] = False
             if near[i + 1]:
                 state[i + 1] = False
-    return candidates[np.array(state)]
+    kept: Rows = candidates[np.array(state)]
+    return kept
 
 
 def _best_of_bins(t: npt.NDArray[np.float64], prominence: npt.NDArray[np.float64], width: float) -> Rows:
