@@ -102,7 +102,7 @@ def compress_lz4(array: npt.NDArray[Any], out: npt.NDArray[np.uint8] | None = No
     target = np.empty(bound, np.uint8) if out is None else out
     if target.nbytes < bound or target.dtype != np.uint8 or not target.flags.c_contiguous:
         raise ValueError(f"out must be {bound} contiguous bytes for an array of {data.nbytes} bytes")
-    _HEADER.pack_into(target, 0, data.nbytes, block * data.itemsize)
+    _HEADER.pack_into(target.data, 0, data.nbytes, block * data.itemsize)
     written = _library().bshuf_compress_lz4(
         data.ctypes.data, target.ctypes.data + _HEADER.size, data.size, data.itemsize, block
     )
