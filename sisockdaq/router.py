@@ -59,15 +59,15 @@ class RouterSite(Protocol):
     """What the router needs to know of a site; `sisockdaq.site.Site` is one."""
 
     @property
-    def site(self) -> str: ...
+    def site(self) -> str: ...  # noqa: D102
     @property
-    def realm(self) -> str: ...
+    def realm(self) -> str: ...  # noqa: D102
     @property
-    def base_uri(self) -> str: ...
+    def base_uri(self) -> str: ...  # noqa: D102
     @property
-    def router(self) -> _RouterOptions: ...
+    def router(self) -> _RouterOptions: ...  # noqa: D102
     @property
-    def nodes(self) -> Mapping[str, Any]: ...
+    def nodes(self) -> Mapping[str, Any]: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
