@@ -38,7 +38,7 @@ def run_part(site: Site, name: str) -> None:
     if name == "router":
         _run_router(site)
     elif name == "hub":
-        from sisockdaq.session import run_hub
+        from sisockdaq.hub import run_hub
 
         run_hub(site)
     else:
