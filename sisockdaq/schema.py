@@ -291,7 +291,7 @@ class Reply:
                 continue
             final = lines[line_name].get("finalized_until")
             result.samples[name] = _sorted(
-                Samples(times[line_name], column(values), line_name, None if final is None else float(final))
+                Samples(times[line_name], column(values, kind), line_name, None if final is None else float(final))
             )
         return result
 
@@ -302,23 +302,27 @@ class Reply:
         return groups
 
 
-def column(values: Iterable[Any] | npt.NDArray[Any]) -> npt.NDArray[Any]:
+def column(values: Iterable[Any] | npt.NDArray[Any], type: FieldType | None = None) -> npt.NDArray[Any]:
     """Make one column of values: float64, integer or bool where all samples are such, object otherwise.
 
-    None among numbers becomes NaN; among bools or strings it stays None.
+    None among numbers, and anywhere in a column of type "number", becomes NaN; elsewhere it stays None.
     """
     if isinstance(values, np.ndarray):
         return values if values.dtype.kind in "biufO" else values.astype(object)
     items = list(values)
-    kinds = {type(item) for item in items}
-    if kinds <= {bool, np.bool_}:
+    kinds = {item.__class__ for item in items}
+    if kinds == {None.__class__} and type != "number":
+        kinds = set()
+    if not items:
+        return Samples.empty(type=type or "number").values
+    if kinds and kinds <= {bool, np.bool_}:
         return np.array(items, dtype=np.bool_)
-    if all(issubclass(kind, (int, float, np.integer, np.floating)) and kind is not bool for kind in kinds):
+    if kinds and all(issubclass(kind, _NUMBERS) and kind is not bool for kind in kinds):
         whole = all(issubclass(kind, (int, np.integer)) for kind in kinds)
         return np.array(items) if whole and _fits_int64(items) else np.array(items, dtype=np.float64)
-    if all(issubclass(kind, (int, float, np.integer, np.floating, type(None))) and kind is not bool for kind in kinds):
+    if kinds and all(issubclass(kind, (*_NUMBERS, None.__class__)) and kind is not bool for kind in kinds):
         return np.array([math.nan if item is None else item for item in items], dtype=np.float64)
-    if all(issubclass(kind, (list, tuple, np.ndarray)) for kind in kinds):
+    if kinds and all(issubclass(kind, (list, tuple, np.ndarray)) for kind in kinds):
         return np.array(items)
     result = np.empty(len(items), dtype=object)
     result[:] = items
@@ -345,6 +349,9 @@ def plain_values(values: Any) -> Any:
     if isinstance(values, (list, tuple)):
         return [plain_values(item) for item in values]
     return values
+
+
+_NUMBERS = (int, float, np.integer, np.floating)
 
 
 def _fits_int64(items: Sequence[Any]) -> bool:

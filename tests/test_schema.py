@@ -211,7 +211,7 @@ def test_fields_of_one_timeline_with_other_times_are_joined():
 @pytest.mark.parametrize(
     ("values", "kind"),
     [([True, False], "b"), ([1, 2], "i"), ([1, 2.5], "f"), ([1, None], "f"), (["a"], "O"), ([True, None], "O"),
-     ([2**70], "f"), ([], "b")],
+     ([2**70], "f"), ([], "f"), ([None], "O")],
 )  # fmt: skip
 def test_columns_take_the_narrowest_type(values, kind):
     assert column(values).dtype.kind == kind
