@@ -25,6 +25,7 @@ from twisted.python.failure import Failure
 
 from sisockdaq._link import Credentials, Endpoint, Link, LinkedSession, call_within, error_of, the_reactor
 from sisockdaq.errors import NodeNotFound, NotAuthorized, SisockdaqError
+from sisockdaq.notify import notify_ready
 from sisockdaq.session import run_until_signal, site_endpoint
 from sisockdaq.state import StateDirectory
 
@@ -144,6 +145,7 @@ class HubSession(LinkedSession):
         self._clock.start(TICK, now=False)
         self.publish(self.uri("data_node.hub_started"), {"started": self.started})
         _log.info("the hub is up")
+        notify_ready("the hub is up")
         yield deferLater(the_reactor(), SEARCH_AFTER)
         yield self._search()
 
