@@ -97,7 +97,7 @@ class DataFile:
         entry.attrs["finished"] = np.uint8(0)
         self._entry = entry
         data = entry.create_group("data")
-        set_attributes(data, {"NX_class": "NXdata", "signal": "data"})
+        set_attributes(data, {"NX_class": "NXdata", "signal": "data", "source": plan.image.source})
         self._images = _image_dataset(hdf5, plan)
         self._images.attrs["image_nr_low"] = np.uint64(self.first_index + 1)
         self._images.attrs["image_nr_high"] = np.uint64(self.first_index)

@@ -124,7 +124,7 @@ class AcquisitionFiles:
         self._open: dict[int, _OpenFile] = {}
         self._newest = 0
         self._closed: list[ClosedFile] = []
-        self._closed_bytes = 0
+        self._closed_bytes = self._closed_images = 0
         self._last_index = -1
         self._results = {results.source: _ResultsSource() for results in plan.results}
         _clear(folder, prefix, overwrite=overwrite)
@@ -138,13 +138,17 @@ class AcquisitionFiles:
     @property
     def images(self) -> int:
         """Images that are in files."""
-        return sum(closed.images for closed in self._closed) + sum(entry.file.images for entry in self._open.values())
+        return self._closed_images + sum(entry.file.images for entry in self._open.values())
 
     @property
     def images_safe(self) -> int:
         """Images that are in files and survive the death of this process."""
-        safe = sum(entry.file.images_committed for entry in self._open.values())
-        return sum(closed.images for closed in self._closed) + safe
+        return self._closed_images + sum(entry.file.images_committed for entry in self._open.values())
+
+    @property
+    def results(self) -> frozenset[str]:
+        """Names of the sources of results that the files have room for."""
+        return frozenset(self._results)
 
     @property
     def bytes_written(self) -> int:
@@ -240,10 +244,9 @@ class AcquisitionFiles:
                 self._close(number, entry.file.rows)
             except StorageError:
                 entry.file.abandon()
-                self._closed.append(ClosedFile(entry.file.path, number, entry.file.images, entry.file.rows))
-                self._open.pop(number, None)
+                self._count_closed(number, entry.file)
 
-    def seal(self, *, ended: float, reason: str, ledger: Mapping[str, Any] | None, ended_meta: Any = None) -> None:
+    def seal(self, *, ended: float, reason: str, ledger: Mapping[str, Any] | None) -> None:
         """Write the final master with the end, the counts and the ledger."""
         self._content = replace(self._content, ended=ended, end_reason=reason, ledger=ledger)
         self._write_master()
@@ -283,11 +286,15 @@ class AcquisitionFiles:
     def _close(self, number: int, rows: int) -> None:
         file = self._open[number].file
         file.close(rows)
+        self._on_closed(self._count_closed(number, file))
+
+    def _count_closed(self, number: int, file: DataFile) -> ClosedFile:
         del self._open[number]
-        self._closed_bytes += file.bytes_written
         closed = ClosedFile(file.path, number, file.images, file.rows)
         self._closed.append(closed)
-        self._on_closed(closed)
+        self._closed_bytes += file.bytes_written
+        self._closed_images += file.images
+        return closed
 
     def _file_rows(self) -> list[tuple[str, int]]:
         rows = {closed.number: closed.rows for closed in self._closed}

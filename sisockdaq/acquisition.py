@@ -1,0 +1,414 @@
+"""The life of an acquisition as a state machine: events in, instructions out. Pure: no thread, file, socket or clock.
+
+::
+
+    READY ──start──▶ ARMED ──source started──▶ RUNNING ──source ended──▶ DRAINING ──drained──▶ SETTLING ──▶ READY
+                       └──────────── stop, failure, lost source, deadline ────────────▶ (DRAINING) ──▶ …
+
+Whoever owns the machine (the file writer's engine) carries out its instructions and feeds back what happened. The
+words for states and messages are those of std-daq (seed ``std-daq-client``), so that every face on it, WAMP calls or
+REST, says the same.
+
+Promises: one acquisition at a time; every accepted start ends in exactly one `Seal` and one record in `history`,
+whatever happens in between; each wait has a deadline; stop may be called at any time, any number of times.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from sisockdaq.errors import AcquisitionRefused
+
+__all__ = [
+    "ARM_DEADLINE",
+    "SETTLE_DEADLINE",
+    "STOP_DEADLINE",
+    "Abandon",
+    "AcquisitionMachine",
+    "AcquisitionState",
+    "ArmSource",
+    "Drain",
+    "Drained",
+    "Event",
+    "FirstFrame",
+    "Instruction",
+    "OpenFiles",
+    "Record",
+    "Request",
+    "Seal",
+    "SendReport",
+    "Settled",
+    "SourceEnded",
+    "SourceLost",
+    "SourceStarted",
+    "StopRequested",
+    "StopSource",
+    "Tick",
+    "WriteFailed",
+    "WriterState",
+]
+
+ARM_DEADLINE = 10.0
+"""Time for the source to say that the acquisition has begun [s]. It says so at once unless it is busy or hangs."""
+
+STOP_DEADLINE = 10.0
+"""Time for the source to end an acquisition after it was asked to [s]; open frames end much sooner."""
+
+SETTLE_DEADLINE = 15.0
+"""Time for the final ledger after the report [s]: longer than a source waits for its consumers."""
+
+HISTORY = 1000
+"""Finished acquisitions that are remembered."""
+
+
+class WriterState(StrEnum):
+    """What the writer as a whole can do now."""
+
+    READY = "READY"
+    WRITING = "WRITING"
+
+
+class AcquisitionState(StrEnum):
+    """How far the current or last acquisition is."""
+
+    WAITING_IMAGES = "WAITING_IMAGES"
+    WRITING = "WRITING"
+    FLUSHING_IMAGES = "FLUSHING_IMAGES"
+    FINISHED = "FINISHED"
+    FAILED = "FAILED"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What was asked for: a name, a number of frames (None: until stopped), a folder, facts for the file."""
+
+    acquisition: str
+    frames: int | None = None
+    directory: str | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Record:
+    """An acquisition, running or over. Times are UNIX seconds, None while not known."""
+
+    request: Request
+    state: AcquisitionState = AcquisitionState.WAITING_IMAGES
+    message: str = ""
+    started: float | None = None
+    ended: float | None = None
+    frames_written: int = 0
+    files_closed: int = 0
+    ledger: dict[str, Any] | None = None
+
+
+# Events: what happened.
+
+
+@dataclass(frozen=True, slots=True)
+class SourceStarted:
+    """The source has begun the acquisition of that name."""
+
+    acquisition: str
+
+
+@dataclass(frozen=True, slots=True)
+class FirstFrame:
+    """The first frame of the acquisition has come."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceEnded:
+    """The source has ended it; all its frames have been handed over before this event."""
+
+    acquisition: str
+    reason: str
+    frames_expected: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SourceLost:
+    """The source has gone, or cannot be asked."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequested:
+    """A person or program wants it to end."""
+
+
+@dataclass(frozen=True, slots=True)
+class WriteFailed:
+    """A file cannot be written."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """All data files are closed."""
+
+    frames_written: int
+    files_closed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The final ledger of that acquisition has come."""
+
+    acquisition: str
+    ledger: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed."""
+
+
+Event = SourceStarted | FirstFrame | SourceEnded | SourceLost | StopRequested | WriteFailed | Drained | Settled | Tick
+
+
+# Instructions: what the owner is to do, in the order given.
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFiles:
+    """Make the files of the acquisition."""
+
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class ArmSource:
+    """Ask the source to begin."""
+
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class StopSource:
+    """Ask the source to end; ``failed`` says why."""
+
+    acquisition: str
+    failed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Wait for late results, close the data files in order, answer with `Drained`."""
+
+    frames_expected: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Abandon:
+    """Save what can be saved of the data files, take no more frames, answer with `Drained`."""
+
+
+@dataclass(frozen=True, slots=True)
+class SendReport:
+    """Tell the source what was written."""
+
+    acquisition: str
+    counts: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """Write the final master file."""
+
+    reason: str
+    ledger: Mapping[str, Any] | None
+
+
+Instruction = OpenFiles | ArmSource | StopSource | Drain | Abandon | SendReport | Seal
+
+
+class _Phase(StrEnum):
+    READY = "ready"
+    ARMED = "armed"
+    RUNNING = "running"
+    DRAINING = "draining"
+    SETTLING = "settling"
+
+
+class AcquisitionMachine:
+    """One writer's acquisitions.
+
+    Attributes
+    ----------
+    current : Record or None
+        The acquisition under way, else the last one; None before the first.
+    history : deque of Record
+        Finished acquisitions, newest first, failed ones included.
+    """
+
+    def __init__(self) -> None:
+        self.current: Record | None = None
+        self.history: deque[Record] = deque(maxlen=HISTORY)
+        self._phase = _Phase.READY
+        self._since = 0.0
+        self._stop_asked: float | None = None
+        self._source_over = self._source_gone = False
+        self._failure = ""
+        self._frames_expected: int | None = None
+
+    @property
+    def state(self) -> WriterState:
+        """Whether a start would be taken."""
+        return WriterState.READY if self._phase is _Phase.READY else WriterState.WRITING
+
+    @property
+    def taking_frames(self) -> bool:
+        """Whether frames of the current acquisition are to be written."""
+        return self._phase in (_Phase.ARMED, _Phase.RUNNING)
+
+    def check_ready(self) -> None:
+        """Raise `AcquisitionRefused`, naming the acquisition under way, unless the writer is ready."""
+        if self._phase is not _Phase.READY and self.current is not None:
+            raise AcquisitionRefused(
+                f"{self.current.request.acquisition} is under way", remedy="wait for its end, or stop it"
+            )
+
+    def start(self, request: Request, now: float) -> list[Instruction]:
+        """Begin an acquisition; `now` is UNIX time [s].
+
+        Raises
+        ------
+        AcquisitionRefused
+            When one is under way.
+        """
+        self.check_ready()
+        self.current = Record(request, started=now)
+        self._enter(_Phase.ARMED, now)
+        self._stop_asked, self._frames_expected, self._failure = None, None, ""
+        self._source_over = self._source_gone = False
+        return [OpenFiles(request), ArmSource(request)]
+
+    def refused(self) -> None:
+        """Take a start back whose `OpenFiles` failed: nothing was begun, and nothing is recorded."""
+        self._phase = _Phase.READY
+        self.current = self.history[0] if self.history else None
+
+    def handle(self, event: Event, now: float) -> list[Instruction]:
+        """Take an event; return what is to be done now. Events that mean nothing in this state are passed over."""
+        record = self.current
+        if record is None or self._phase is _Phase.READY:
+            return []
+        match event:
+            case SourceStarted(acquisition) if acquisition == record.request.acquisition:
+                if self._phase is _Phase.ARMED:
+                    self._enter(_Phase.RUNNING, now)
+            case FirstFrame() if self.taking_frames:
+                record.state = AcquisitionState.WRITING
+            case SourceEnded(acquisition, reason, expected) if acquisition == record.request.acquisition:
+                return self._source_ended(record, reason, expected, now)
+            case SourceLost(reason):
+                return self._source_lost(record, reason, now)
+            case StopRequested():
+                return self._stop(record, now, failed=False)
+            case WriteFailed(reason):
+                return self._failed(record, reason, now)
+            case Drained(written, closed) if self._phase is _Phase.DRAINING:
+                return self._drained(record, written, closed, now)
+            case Settled(acquisition, ledger) if acquisition == record.request.acquisition:
+                if self._phase is _Phase.SETTLING:
+                    return self._finish(record, ledger, now)
+                record.ledger = dict(ledger)
+            case Tick():
+                return self._deadlines(record, now)
+        return []
+
+    def _enter(self, phase: _Phase, now: float) -> None:
+        self._phase, self._since = phase, now
+
+    def _drain(self, record: Record, now: float, *, abandon: bool = False) -> list[Instruction]:
+        record.state = AcquisitionState.FLUSHING_IMAGES
+        self._enter(_Phase.DRAINING, now)
+        return [Abandon() if abandon else Drain(self._frames_expected)]
+
+    def _source_ended(self, record: Record, reason: str, expected: int | None, now: float) -> list[Instruction]:
+        self._source_over = True
+        self._frames_expected = expected
+        if reason == "stopped" and self._stop_asked is None:
+            self._stop_asked = now
+        if reason == "failed" and not self._failure:
+            self._failure = "the frame source reports a failure"
+        if self._phase is _Phase.SETTLING:
+            return [self._report(record)]
+        return self._drain(record, now) if self.taking_frames else []
+
+    def _source_lost(self, record: Record, reason: str, now: float) -> list[Instruction]:
+        """Without its source an acquisition cannot go on; one that is already over only misses its ledger."""
+        self._source_gone = True
+        if self._phase is _Phase.SETTLING:
+            return self._finish(record, None, now)
+        if not self._source_over:
+            self._source_over = True
+            self._failure = self._failure or f"the frame source has gone: {reason}"
+        return self._drain(record, now) if self.taking_frames else []
+
+    def _stop(self, record: Record, now: float, *, failed: bool) -> list[Instruction]:
+        if self._stop_asked is not None or self._source_over:
+            return []
+        self._stop_asked = now
+        return [StopSource(record.request.acquisition, failed)]
+
+    def _failed(self, record: Record, reason: str, now: float) -> list[Instruction]:
+        first = not self._failure
+        self._failure = self._failure or reason
+        stop = self._stop(record, now, failed=True)
+        if self.taking_frames or (first and self._phase is _Phase.DRAINING):
+            return [*stop, *self._drain(record, now, abandon=True)]
+        return stop
+
+    def _drained(self, record: Record, written: int, closed: int, now: float) -> list[Instruction]:
+        record.frames_written, record.files_closed = written, closed
+        self._enter(_Phase.SETTLING, now)
+        if record.ledger is not None or self._source_gone:
+            return self._finish(record, record.ledger, now)
+        return [self._report(record)] if self._source_over else []
+
+    def _report(self, record: Record) -> SendReport:
+        counts = {"frames_written": record.frames_written, "files_closed": record.files_closed}
+        return SendReport(record.request.acquisition, counts)
+
+    def _finish(self, record: Record, ledger: Mapping[str, Any] | None, now: float) -> list[Instruction]:
+        record.ledger = None if ledger is None else dict(ledger)
+        record.ended = now
+        record.state = AcquisitionState.FAILED if self._failure else AcquisitionState.FINISHED
+        record.message = self._end_message(record)
+        self._enter(_Phase.READY, now)
+        self.history.appendleft(record)
+        return [Seal(self._end_reason(), record.ledger)]
+
+    def _end_reason(self) -> str:
+        if self._failure:
+            return f"failed: {self._failure}"
+        return "stopped" if self._stop_asked is not None else "complete"
+
+    def _end_message(self, record: Record) -> str:
+        if self._failure:
+            return f"ERROR: {self._failure}"
+        if self._stop_asked is not None:
+            return "Interrupted."
+        missing = (record.request.frames or self._frames_expected or 0) - record.frames_written
+        return f"Completed, {missing} images are missing." if missing > 0 else "Completed."
+
+    def _deadlines(self, record: Record, now: float) -> list[Instruction]:
+        asked = self._stop_asked
+        if self._phase is _Phase.ARMED and asked is None and now - self._since > ARM_DEADLINE:
+            self._failure = f"the frame source did not begin within {ARM_DEADLINE:g} s"
+            return [*self._stop(record, now, failed=True), *self._drain(record, now)]
+        if self.taking_frames and asked is not None and now - asked > STOP_DEADLINE:
+            self._source_over = True
+            self._failure = self._failure or f"the frame source did not end within {STOP_DEADLINE:g} s of the stop"
+            return self._drain(record, now)
+        if self._phase is _Phase.SETTLING and now - self._since > SETTLE_DEADLINE:
+            return self._finish(record, None, now)
+        return []

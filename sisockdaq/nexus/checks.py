@@ -1,0 +1,101 @@
+"""What stands in the way of an acquisition, all of it at once, each with its remedy."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from sisockdaq.frames.messages import Description
+from sisockdaq.nexus.fileset import existing_files
+from sisockdaq.nexus.layout import ImagePlan, master_name
+
+__all__ = [
+    "ASSUMED_RATIO",
+    "existing_folder",
+    "folder_obstacles",
+    "request_obstacles",
+    "space_needed",
+    "space_obstacle",
+]
+
+ASSUMED_RATIO = 4.0
+"""Compression that is assumed until one was seen: low for the sparse images of photon-counting detectors."""
+
+_SPARE = 64 * 2**20
+"""Bytes that are to stay free on the disk."""
+
+
+def existing_folder(folder: Path) -> Path:
+    """Return the folder, or the nearest one above it that exists."""
+    return next(place for place in (folder, *folder.parents) if place.exists())
+
+
+def folder_obstacles(folder: Path, prefix: str, *, overwrite: bool) -> list[str]:
+    """Return why files of that prefix cannot be made in `folder`."""
+    found = []
+    nearest = existing_folder(folder)
+    if not nearest.is_dir():
+        found.append(f"{nearest} is not a folder   → use another directory")
+    elif not os.access(nearest, os.W_OK | os.X_OK):
+        found.append(f"{nearest} is not writable   → change its owner or mode, or use another directory")
+    if not overwrite and (files := existing_files(folder, prefix)):
+        shown = master_name(prefix) if folder / master_name(prefix) in files else files[0].name
+        found.append(f"{shown} exists in {folder}   → choose another name, or set overwrite in the writer's options")
+    return found
+
+
+def request_obstacles(
+    frames: int | None, source: Description | None, under_way: str | None, mask_shape: tuple[int, ...] | None
+) -> list[str]:
+    """Return why `frames` frames cannot be had from that source.
+
+    Parameters
+    ----------
+    frames : int or None
+        None for an open end.
+    source : Description or None
+        Of the source that is attached, if any.
+    under_way : str or None
+        The acquisition that the source is in.
+    mask_shape : tuple or None
+        Of the pixel mask that is to go into the files.
+    """
+    found = []
+    if frames is not None and frames < 1:
+        found.append(f"{frames} frames are asked for   → 1 or more, or none for an open end")
+    if source is None:
+        found.append("no source of frames is attached   → start the receiver")
+    elif source.kind != "image" or len(source.shape) != 2:
+        found.append(f"{source.source} does not publish images   → name a receiver in the writer's options")
+    elif mask_shape is not None and mask_shape != source.shape:
+        found.append(f"the pixel mask is {mask_shape}, images are {source.shape}   → use another mask")
+    if under_way is not None:
+        found.append(f"the source is in acquisition {under_way}   → wait for its end, or stop it")
+    return found
+
+
+def space_needed(image: ImagePlan, frames: int, ratio: float) -> int:
+    """Return the bytes that the images of an acquisition will take at that compression ratio."""
+    return int(image.frame_bytes * frames / ratio)
+
+
+def space_obstacle(folder: Path, image: ImagePlan, frames: int | None, seen_ratio: float | None) -> str | None:
+    """Return why the disk is too small for the acquisition, or None."""
+    free = shutil.disk_usage(existing_folder(folder)).free - _SPARE
+    packed = image.compression != "none"
+    ratio = (seen_ratio or ASSUMED_RATIO) if packed else 1.0
+    needed = space_needed(image, 1 if frames is None else frames, ratio)
+    if needed <= free:
+        return None
+    how = f" ÷ {ratio:.1f}, {'the compression seen so far' if seen_ratio else 'assumed compression'}" if packed else ""
+    size = f"{frames or 1} frames × {_size(image.frame_bytes)}{how}"
+    return f"{_size(needed)} needed, {_size(max(free, 0))} free in {folder} ({size})   → free some, or --directory"
+
+
+def _size(number: float) -> str:
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if number < 1000 or unit == "TB":
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    raise AssertionError("unreachable")

@@ -1,0 +1,491 @@
+"""The file writer without a network: consumes frames and results, writes files, answers start, stop and status.
+
+One thread owns the files and the state machine (`sisockdaq.acquisition`); everything reaches it through one queue,
+in order: images as they are packed, results, marks of the sources, and commands. So no file is touched by two
+threads, and each acquisition's `End` is seen after its last frame.
+
+Promises: what is on disk is committed every ``flush_interval`` seconds; a failure to write ends the acquisition as
+FAILED with the reason, and the next one starts afresh; progress counts what is in the files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sisockdaq import acquisition as life
+from sisockdaq.errors import AcquisitionRefused, SisockdaqError
+from sisockdaq.frames.bus import Consumer
+from sisockdaq.frames.messages import Arm, Attached, Description, Detached, End, Mark, Report, Settled, Start, Stop
+from sisockdaq.nexus.checks import folder_obstacles, request_obstacles, space_obstacle
+from sisockdaq.nexus.fileset import AcquisitionFiles, ClosedFile
+from sisockdaq.nexus.intake import (
+    RESULTS_QUEUED,
+    FrameCame,
+    ImageIntake,
+    IntakeFailed,
+    MarkCame,
+    ResultCame,
+    ResultsIntake,
+)
+from sisockdaq.nexus.layout import DataFilePlan, ImagePlan, ResultsPlan, resolve_prefix
+from sisockdaq.nexus.nxmx import MasterContent
+from sisockdaq.nexus.packing import PackedFrame, Packer
+from sisockdaq.nexus.progress import Progress
+
+__all__ = ["EngineOptions", "WriterEngine"]
+
+_TICK = 0.1
+"""Time between looks at deadlines [s]."""
+
+_DRAIN_WAIT = 5.0
+"""Time for the last results after the last image [s]; well within the time a source waits for reports."""
+
+_log = logging.getLogger(__name__)
+
+OpenConsumer = Callable[[], Consumer]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """How the writer writes.
+
+    Attributes
+    ----------
+    root : Path
+        Folder below which all files lie.
+    images_per_file : int
+    compression : {"bslz4", "none"}
+    threads : int
+        For packing.
+    flush_interval : float
+        Time between commits [s]: what a kill may cost.
+    overwrite : bool
+        Whether files of the same name give way.
+    meta : mapping
+        Facts for every master file, under Stream V2 names (`nxmx`).
+    mask : ndarray of uint32, optional
+        Pixel mask for every master file.
+    """
+
+    root: Path
+    images_per_file: int = 1000
+    compression: str = "bslz4"
+    threads: int = 2
+    flush_interval: float = 1.0
+    overwrite: bool = False
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    mask: npt.NDArray[np.uint32] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Command:
+    """A call from another thread, and where its answer goes."""
+
+    run: Callable[[], Any]
+    answer: Future[Any]
+
+
+class WriterEngine:
+    """Writes the acquisitions of one source of images, with the results of any number of other sources.
+
+    Parameters
+    ----------
+    options : EngineOptions
+    images : callable
+        Makes the consumer of the images (policy lossless).
+    results : mapping of name → callable
+        Makes the consumers of results (policy lossless).
+    on_status : callable, optional
+        Called with `status` whenever the state changes; from the engine's thread.
+    on_file : callable, optional
+        Called with the acquisition's name and each `ClosedFile`; from the engine's thread.
+    """
+
+    def __init__(
+        self,
+        options: EngineOptions,
+        images: OpenConsumer,
+        results: Mapping[str, OpenConsumer] | None = None,
+        *,
+        on_status: Callable[[dict[str, Any]], None] | None = None,
+        on_file: Callable[[str, ClosedFile], None] | None = None,
+    ) -> None:
+        self.options = options
+        self.machine = life.AcquisitionMachine()
+        self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._room = threading.BoundedSemaphore(RESULTS_QUEUED)
+        self._images = ImageIntake(images, self._queue.put)
+        self._results = {
+            name: ResultsIntake(name, open_consumer, self._queue.put, self._room)
+            for name, open_consumer in (results or {}).items()
+        }
+        self._descriptions: dict[str | None, Description] = {}
+        self._under_way: str | None = None
+        self._files: AcquisitionFiles | None = None
+        self._packer: Packer | None = None
+        self._drain_until: float | None = None
+        self._drain_expected: int | None = None
+        self._next_commit = self._next_tick = 0.0
+        self._progress = Progress()
+        self._on_status = on_status or (lambda status: None)
+        self._on_file = on_file or (lambda acquisition, closed: None)
+        self._stopping = threading.Event()
+        self._status = self._snapshot()
+        self._announced: Any = None
+        self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
+
+    # For other threads.
+
+    def start_threads(self) -> WriterEngine:
+        """Begin to consume."""
+        self._thread.start()
+        for intake in (self._images, *self._results.values()):
+            intake.start()
+        return self
+
+    def close(self, timeout: float = 10.0) -> None:
+        """Close the files in order, whatever is under way, and end all threads."""
+        for intake in (self._images, *self._results.values()):
+            intake.stop()
+        self._stopping.set()
+        self._thread.join(timeout)
+        if self._packer is not None:
+            self._packer.close()
+
+    def start(self, request: life.Request, timeout: float = 10.0) -> dict[str, Any]:
+        """Begin an acquisition; return the status.
+
+        Raises
+        ------
+        AcquisitionRefused
+            With every obstacle at once; then nothing was begun.
+        """
+        return dict(self._call(lambda: self._start(request), timeout))
+
+    def stop(self, timeout: float = 10.0) -> dict[str, Any]:
+        """Ask for the end of the acquisition under way, if any; return the status."""
+        return dict(self._call(self._stop, timeout))
+
+    def status(self) -> dict[str, Any]:
+        """Return what is known of the current or last acquisition.
+
+        ``{"state", "acquisition", "acquisition_state", "message", "frames", "frames_written", "bytes_written",
+        "rate", "data_rate", "time_left", "queue", "files", "started", "ended", "ledger", …}``
+        """
+        return dict(self._status)
+
+    def _call(self, run: Callable[[], Any], timeout: float) -> Any:
+        command = _Command(run, Future())
+        self._queue.put(command)
+        return command.answer.result(timeout)
+
+    # The engine's own thread.
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping.is_set():
+                with contextlib.suppress(queue.Empty):
+                    self._take(self._queue.get(timeout=_TICK))
+                if time.monotonic() >= self._next_tick:
+                    self._tick()
+        except Exception:  # the edge of a thread
+            _log.exception("the writer's thread has failed")
+        finally:
+            self._close_files_at_exit()
+
+    def _take(self, item: Any) -> None:
+        match item:
+            case FrameCame(packed):
+                self._frame(packed)
+            case ResultCame():
+                self._room.release()
+                self._result(item)
+            case MarkCame(None, mark):
+                self._image_mark(mark)
+            case MarkCame(source, mark):
+                self._results_mark(str(source), mark)
+            case IntakeFailed(None, reason):
+                self._handle(life.SourceLost(reason))
+            case IntakeFailed(source, reason):
+                self._progress.note(f"no more results of {source}: {reason}")
+            case _Command(run, answer):
+                try:
+                    answer.set_result(run())
+                except Exception as error:  # belongs to the caller
+                    answer.set_exception(error)
+
+    def _handle(self, event: life.Event) -> None:
+        self._carry_out(self.machine.handle(event, time.time()))
+
+    def _carry_out(self, instructions: list[life.Instruction]) -> None:
+        for instruction in instructions:
+            match instruction:
+                case life.OpenFiles(request):
+                    self._open(request)
+                case life.ArmSource(request):
+                    self._want(request.acquisition)
+                    self._images.request(Arm(request.acquisition, request.frames, dict(request.meta)))
+                case life.StopSource(acquisition, failed):
+                    self._images.request(Stop(acquisition, "failed" if failed else "stopped"))
+                case life.Drain(expected):
+                    self._drain_expected, self._drain_until = expected, time.monotonic() + _DRAIN_WAIT
+                    self._images.wanted = None
+                    self._drain()
+                case life.Abandon():
+                    self._abandon()
+                case life.SendReport(acquisition, counts):
+                    self._images.request(Report(acquisition, dict(counts)))
+                case life.Seal(reason, ledger):
+                    self._seal(reason, ledger)
+        if instructions:
+            self._announce()
+
+    # Commands.
+
+    def _start(self, request: life.Request) -> dict[str, Any]:
+        self.machine.check_ready()
+        self._refuse_obstacles(request)
+        instructions = self.machine.start(request, time.time())
+        try:
+            self._carry_out(instructions)
+        except SisockdaqError as error:
+            self.machine.refused()
+            self._files = None
+            self._announce()
+            raise AcquisitionRefused(
+                f"cannot start {request.acquisition}: {error.message}", remedy=error.remedy, reasons=[str(error)]
+            ) from error
+        return self._snapshot()
+
+    def _refuse_obstacles(self, request: life.Request) -> None:
+        source = self._descriptions.get(None)
+        mask = self.options.mask
+        reasons = request_obstacles(request.frames, source, self._under_way, None if mask is None else mask.shape)
+        try:
+            folder, prefix = resolve_prefix(self.options.root, request.acquisition, request.directory)
+        except AcquisitionRefused as error:
+            reasons.append(str(error))
+        else:
+            reasons += folder_obstacles(folder, prefix, overwrite=self.options.overwrite)
+            if source is not None and len(source.shape) == 2:
+                image = ImagePlan.from_description(source, self.options.compression)
+                obstacle = space_obstacle(folder, image, request.frames, self._progress.ratio)
+                reasons += [obstacle] if obstacle else []
+        if reasons:
+            raise AcquisitionRefused(f"cannot start {request.acquisition}", reasons=reasons)
+
+    def _stop(self) -> dict[str, Any]:
+        if self.machine.state is life.WriterState.READY and self._under_way is not None:
+            self._images.request(Stop(self._under_way))
+        self._handle(life.StopRequested())
+        return self._snapshot()
+
+    # Frames, results, marks.
+
+    def _frame(self, packed: PackedFrame) -> None:
+        try:
+            payload = packed.payload.result()
+            index, frames = packed.header.index, self.machine.current.request.frames if self.machine.current else None
+            if payload is None:
+                self._progress.taken_back += 1
+            elif self._files is None or not self.machine.taking_frames or (frames is not None and index >= frames):
+                self._progress.discarded += 1
+            else:
+                self._files.write_image(index, payload, packed.header, packed.packet_mask, now=time.monotonic())
+                self._progress.wrote(packed.header, payload.nbytes)
+                if self._progress.frames == 1:
+                    self._handle(life.FirstFrame())
+        except (SisockdaqError, ValueError, OSError) as error:
+            self._handle(life.WriteFailed(str(error)))
+        finally:
+            packed.recycle()
+
+    def _result(self, result: ResultCame) -> None:
+        if self._files is None or result.source not in self._files.results:
+            self._progress.results_discarded += 1
+            return
+        try:
+            self._files.write_results(result.source, result.index, result.time, result.vector)
+        except (SisockdaqError, ValueError, OSError) as error:
+            self._handle(life.WriteFailed(str(error)))
+
+    def _image_mark(self, mark: Mark) -> None:
+        match mark:
+            case Attached(description, _, under_way):
+                self._descriptions[None] = description
+                self._under_way = under_way.acquisition if under_way else None
+            case Detached(reason):
+                self._descriptions.pop(None, None)
+                self._under_way = None
+                self._handle(life.SourceLost(reason))
+            case Start(acquisition):
+                self._under_way = acquisition
+                self._handle(life.SourceStarted(acquisition))
+            case End(acquisition, reason, counts):
+                self._under_way = None
+                self._handle(life.SourceEnded(acquisition, reason, counts.get("frames_expected")))
+            case Settled(acquisition, ledger):
+                self._handle(life.Settled(acquisition, ledger))
+
+    def _results_mark(self, source: str, mark: Mark) -> None:
+        match mark:
+            case Attached(description):
+                self._descriptions[source] = description
+            case Detached(reason):
+                self._descriptions.pop(source, None)
+                if self._files is not None and source in self._files.results:
+                    self._progress.note(f"results of {source} are interrupted: {reason}")
+            case End(acquisition):
+                current = self.machine.current
+                is_ours = current is not None and current.request.acquisition == acquisition
+                if is_ours and self._files is not None and source in self._files.results:
+                    self._files.results_ended(source)
+                    self._drain()
+            case _:
+                pass
+
+    # Files.
+
+    def _open(self, request: life.Request) -> None:
+        source = self._descriptions[None]
+        image = ImagePlan.from_description(source, self.options.compression)
+        attached = [self._descriptions[name] for name in self._results if name in self._descriptions]
+        plan = DataFilePlan(
+            self.options.images_per_file, image, tuple(ResultsPlan.from_description(each) for each in attached)
+        )
+        content = MasterContent(
+            request.acquisition,
+            image,
+            {**self.options.meta, **source.meta, **request.meta},
+            frames_requested=request.frames,
+            started=time.time(),
+            mask=self.options.mask,
+        )
+        folder, prefix = resolve_prefix(self.options.root, request.acquisition, request.directory)
+        self._progress.begin(request.frames, time.monotonic())
+        for name in sorted(self._results.keys() - self._descriptions.keys()):
+            self._progress.note(f"without results of {name}: it is not attached")
+        self._files = AcquisitionFiles(
+            folder, prefix, plan, content, overwrite=self.options.overwrite, on_closed=self._file_closed
+        )
+        self._prepare_packer(image)
+        self._next_commit = time.monotonic() + self.options.flush_interval
+
+    def _prepare_packer(self, image: ImagePlan) -> None:
+        packer = self._packer
+        if packer is None or (packer.shape, packer.dtype) != (image.shape, image.dtype):
+            if packer is not None:
+                packer.close()
+            self._packer = Packer(image.shape, image.dtype, compression=image.compression, threads=self.options.threads)
+        self._images.packer = self._packer
+
+    def _want(self, acquisition: str | None) -> None:
+        for intake in (self._images, *self._results.values()):
+            intake.wanted = acquisition
+
+    def _file_closed(self, closed: ClosedFile) -> None:
+        if self.machine.current is not None:
+            self._on_file(self.machine.current.request.acquisition, closed)
+
+    def _drain(self) -> None:
+        """Close the data files once all results are there, or the wait for them is over."""
+        if self._drain_until is None or self._files is None:
+            return
+        if not self._files.results_complete and time.monotonic() < self._drain_until:
+            return
+        self._drain_until = None
+        try:
+            self._files.finish(self._drain_expected)
+        except (SisockdaqError, ValueError, OSError) as error:
+            self._handle(life.WriteFailed(str(error)))
+            return
+        self._drained()
+
+    def _abandon(self) -> None:
+        self._drain_until = None
+        if self._files is not None:
+            self._files.abandon()
+        self._drained()
+
+    def _drained(self) -> None:
+        self._want(None)
+        files = self._files
+        if files is not None:
+            self._progress.learn(files.plan.image.frame_bytes)
+        written, closed = (files.images, len(files.closed)) if files is not None else (0, 0)
+        self._handle(life.Drained(written, closed))
+
+    def _seal(self, reason: str, ledger: Mapping[str, Any] | None) -> None:
+        if self._files is None:
+            return
+        try:
+            self._files.seal(ended=time.time(), reason=reason, ledger=ledger)
+        except (SisockdaqError, OSError) as error:
+            _log.error("the master file could not be finished: %s", error)
+            self._progress.note(f"the master file could not be finished: {error}")
+
+    def _close_files_at_exit(self) -> None:
+        while not self._queue.empty():
+            self._take(self._queue.get())
+        if self._files is not None and self.machine.state is not life.WriterState.READY:
+            self._files.abandon()
+            self._seal("failed: the writer was stopped", None)
+
+    # Time and status.
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        self._next_tick = now + _TICK
+        if self._files is not None and self.machine.taking_frames and now >= self._next_commit:
+            self._next_commit = now + self.options.flush_interval
+            try:
+                self._files.commit(now)
+            except (SisockdaqError, ValueError, OSError) as error:
+                self._handle(life.WriteFailed(str(error)))
+        self._drain()
+        self._handle(life.Tick())
+        self._announce()
+
+    def _announce(self) -> None:
+        """Renew the snapshot; tell the owner when more than numbers changed."""
+        self._status = self._snapshot()
+        kind = tuple(self._status[key] for key in ("state", "acquisition", "acquisition_state", "message", "source"))
+        if kind != self._announced:
+            self._announced = kind
+            self._on_status(self.status())
+
+    def _snapshot(self) -> dict[str, Any]:
+        record, files, progress = self.machine.current, self._files, self._progress
+        written = files.images if files is not None and record is not None else 0
+        progress.look(written, files.bytes_written if files is not None else 0, time.monotonic())
+        source = self._descriptions.get(None)
+        status: dict[str, Any] = {
+            "state": str(self.machine.state),
+            "source": source.source if source is not None else None,
+            "acquisition": record.request.acquisition if record else None,
+            "acquisition_state": str(record.state) if record else None,
+            "message": (record.message or progress.message) if record else "",
+            "frames": record.request.frames if record else None,
+            "started": record.started if record else None,
+            "ended": record.ended if record else None,
+            "frames_written": written,
+            "ledger": record.ledger if record else None,
+            "files": [os.fspath(path) for path in files.files] if files is not None else [],
+            "master": os.fspath(files.master) if files is not None else None,
+            "results_late": files.results_late if files is not None else 0,
+            "queue": self._packer.in_use if self._packer is not None else 0,
+        }
+        return {**status, **progress.to_dict(running=self.machine.state is life.WriterState.WRITING)}
