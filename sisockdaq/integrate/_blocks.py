@@ -1,0 +1,66 @@
+"""What every kernel does with a block of pixels beside adding it up: find unusable pixels, take the maximum.
+
+Where a frame can hold unusable pixels (the fill value of lost packets, NaN), it is worked on in blocks of `BLOCK`
+pixels. Each is searched for them first, several pixels an instruction; only a block that has one in sight goes through
+the slower loop that looks at every pixel. Unusable pixels that are masked anyway cost the search only.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba import njit
+
+__all__ = ["BLOCK", "block_maximum", "has_unusable", "region_sum"]
+
+BLOCK = 4096
+"""Pixels of a block; a multiple of four. With its indices and shares it fits the first two levels of cache, so the
+search reads memory and the sums after it do not. Smaller blocks cost more in calls than they save."""
+
+
+@njit(nogil=True, cache=True)
+def has_unusable(pixels: Any, index: Any, masked: Any, dummy: Any, start: int, stop: int) -> bool:
+    """Whether a pixel of the block that is not masked equals `dummy` or is NaN."""
+    found = 0
+    for i in range(start, stop):
+        found += (pixels[i] == dummy) | (pixels[i] != pixels[i])
+    if found == 0:
+        return False
+    found = 0
+    for i in range(start, stop):
+        found += ((pixels[i] == dummy) | (pixels[i] != pixels[i])) & (index[i] != masked)
+    return found > 0
+
+
+@njit(nogil=True, cache=True)
+def block_maximum(
+    pixels: Any, index: Any, masked: Any, dummy: Any, careful: bool, lowest: Any, start: int, stop: int
+) -> Any:
+    """Largest usable pixel of the block, at least `lowest`; only a `careful` look leaves unusable ones out."""
+    highest = lowest
+    if careful:
+        for i in range(start, stop):
+            if index[i] != masked and pixels[i] != dummy and pixels[i] > highest:
+                highest = pixels[i]
+        return highest
+    for i in range(start, stop):
+        value = pixels[i] if index[i] != masked else lowest
+        highest = max(highest, value)
+    return highest
+
+
+@njit(nogil=True, cache=True)
+def region_sum(
+    image: Any, index: Any, masked: Any, check: bool, dummy: Any, box: tuple[int, int, int, int], nothing: Any
+) -> Any:
+    """Sum of the usable pixels with x0 ≤ x < x1 and y0 ≤ y < y1; `nothing` is a zero of the sum's type."""
+    x0, y0, x1, y1 = box
+    columns = image.shape[1]
+    total = nothing
+    for y in range(y0, y1):
+        for x in range(x0, x1):
+            value = image[y, x]
+            if index[y * columns + x] == masked or (check and (value == dummy or value != value)):
+                continue
+            total += value
+    return total

@@ -1,0 +1,127 @@
+"""Compiled loops that turn pixels' radial positions into bin maps; each a line-by-line match of pyFAI's arithmetic.
+
+Source of the rules: pyFAI ``splitBBox_common`` (the sparse engines). A position ``x`` lies at ``(x − low) / width`` on
+the bins' scale, in float64 and by division; the bin is that value truncated towards zero. A pixel from ``left`` to
+``right`` on that scale gives bin ``i`` the share of it that lies in ``i``; what reaches beyond the first or last bin
+counts to that bin.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+__all__ = ["assign_bins", "bounds", "empty_widths", "half_widths", "pack_pairs", "pack_runs", "spread"]
+
+
+@njit(nogil=True, cache=True)
+def half_widths(centre: Any, corners: Any, out: Any) -> None:
+    """Largest distance of a pixel's four corners (float32 grid, one larger each way) from its centre (float64)."""
+    rows, columns = centre.shape
+    for i in range(rows):
+        for j in range(columns):
+            c = centre[i, j]
+            out[i, j] = max(
+                max(abs(corners[i, j] - c), abs(corners[i + 1, j] - c)),
+                max(abs(corners[i + 1, j + 1] - c), abs(corners[i, j + 1] - c)),
+            )
+
+
+@njit(nogil=True, cache=True)
+def bounds(centre: Any, half_width: Any, masked: Any) -> tuple[float, float, int]:
+    """Return the least and greatest edge of the pixels that are not masked, and their number."""
+    low, high, number = np.inf, -np.inf, 0
+    split = half_width.size > 0
+    for i in range(centre.size):
+        if masked[i]:
+            continue
+        d = half_width[i] if split else 0.0
+        low = min(low, centre[i] - d)
+        high = max(high, centre[i] + d)
+        number += 1
+    return low, high, number
+
+
+@njit(nogil=True, cache=True)
+def assign_bins(centre: Any, masked: Any, low: float, width: float, bins: int, out: Any) -> None:
+    """Write each pixel's bin, ``bins`` where it lies outside the range, ``bins + 1`` where it is masked."""
+    outside, hidden = np.uint16(bins), np.uint16(bins + 1)
+    for i in range(centre.size):
+        if masked[i]:
+            out[i] = hidden
+            continue
+        number = int((centre[i] - low) / width)
+        out[i] = np.uint16(number) if 0 <= number < bins else outside
+
+
+@njit(nogil=True, cache=True)
+def spread(
+    centre: Any, half_width: Any, masked: Any, low: float, width: float, bins: int, first: Any, span: Any, share: Any
+) -> None:
+    """Write the first bin of each pixel, how many bins it touches, and its share in the first and in the last.
+
+    ``span`` is 0 outside the range and -1 where masked; the shares of the bins between are equal, all sum to 1.
+    """
+    for i in range(centre.size):
+        if masked[i]:
+            span[i] = -1
+            continue
+        left = (centre[i] - half_width[i] - low) / width
+        right = (centre[i] + half_width[i] - low) / width
+        begin, end = int(left), int(right)
+        if end < 0 or begin >= bins:
+            span[i] = 0
+            continue
+        begin, end = max(begin, 0), min(end, bins - 1)
+        first[i] = begin
+        span[i] = end - begin + 1
+        if begin == end:
+            share[i, 0] = 1.0
+            share[i, 1] = 0.0
+        else:
+            inverse = 1.0 / (right - left)
+            share[i, 0] = inverse * ((begin + 1) - left)
+            share[i, 1] = inverse * (right - end)
+
+
+@njit(nogil=True, cache=True)
+def pack_pairs(first: Any, span: Any, share: Any, bins: int, index: Any, out: Any) -> None:
+    """Fill a ``pairs`` map: the smaller share of each pixel, and in the entry's lowest bit whose it is."""
+    outside, hidden = np.uint16(2 * bins), np.uint16(2 * bins + 1)
+    for i in range(span.size):
+        out[i] = 0.0
+        if span[i] < 0:
+            index[i] = hidden
+        elif span[i] == 0 or span[i] > 2:
+            index[i] = outside
+        elif share[i, 0] < share[i, 1]:
+            index[i] = np.uint16(2 * first[i])
+            out[i] = share[i, 0]
+        else:
+            index[i] = np.uint16(2 * first[i] + 1)
+            out[i] = share[i, 1]
+
+
+@njit(nogil=True, cache=True)
+def pack_runs(first: Any, span: Any, share: Any, bins: int, longest: int, index: Any, out: Any) -> None:
+    """Fill a ``runs`` map of pixels over up to ``longest`` bins."""
+    outside, hidden = np.uint16(longest * bins), np.uint16(longest * bins + 1)
+    for i in range(span.size):
+        out[i, 0] = 0.0
+        out[i, 1] = 0.0
+        if span[i] < 0:
+            index[i] = hidden
+        elif span[i] == 0 or span[i] > longest:
+            index[i] = outside
+        else:
+            index[i] = np.uint16((span[i] - 1) * bins + first[i])
+            out[i, 0] = share[i, 0]
+            out[i, 1] = share[i, 1]
+
+
+def empty_widths() -> npt.NDArray[np.float64]:
+    """Stand for "no half widths" in `bounds`."""
+    return np.empty(0)

@@ -1,0 +1,356 @@
+"""Where each pixel lies in scattering space: pyFAI decides, this module asks it for a few rows at a time.
+
+Promises
+--------
+- The numbers are pyFAI's own, to the last bit: the same functions are called in the same precision, on bands of rows
+  instead of the whole image. A 9-megapixel detector then needs some 200 MB instead of 1.5 GB, and stays in the caches.
+- A geometry that cannot be right (a missing file, no distance, a value that is not a number, another image shape)
+  raises `GeometryError` that names the value and the file.
+
+Detectors without a regular grid of pixels (hexagonal, distorted by a spline, with gaps in their pixel positions) and
+geometries with parallax go through pyFAI's whole-image functions.
+
+pyFAI is imported inside the functions: importing it takes a second that a process may want for other things first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from sisockdaq.errors import GeometryError
+from sisockdaq.integrate import _build
+
+if TYPE_CHECKING:
+    from pyFAI.integrator.azimuthal import AzimuthalIntegrator
+
+__all__ = ["UNITS", "Pixels", "RadialUnit", "Unit", "load_geometry", "locate_pixels", "radial_unit"]
+
+Unit = Literal["q_nm^-1", "q_A^-1", "2th_deg", "2th_rad", "r_mm"]
+UNITS: tuple[str, ...] = get_args(Unit)
+
+_PIXELS_PER_BAND = 1 << 18
+"""Pixels handled at once: the temporaries of one band (about a dozen float64 values a pixel) fit the L3 cache."""
+
+_PARAMETERS = ("distance", "poni1", "poni2", "rot1", "rot2", "rot3", "wavelength")
+_LARGEST_ANGLE = 2 * math.pi
+
+
+@dataclass(frozen=True, slots=True)
+class RadialUnit:
+    """One of `UNITS`: its axis' short name, the unit as text, and the factor from pyFAI's internal values."""
+
+    name: str
+    quantity: str
+    unit: str
+    scale: float
+
+
+@dataclass(frozen=True, slots=True)
+class Pixels:
+    """Each pixel's place and weight; flat arrays in image order.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Rows, columns.
+    centre : ndarray of float64, (n,)
+        Radial position of the pixel's centre, in pyFAI's internal unit (`RadialUnit.scale` makes it the wanted one).
+    half_width : ndarray of float64, (n,) or None
+        Largest radial distance from the centre to a corner; None where pixels are not to be split.
+    normalization : ndarray of float32, (n,)
+        Solid angle × polarization (1 where neither is asked for).
+    """
+
+    shape: tuple[int, int]
+    centre: npt.NDArray[np.float64]
+    half_width: npt.NDArray[np.float64] | None
+    normalization: npt.NDArray[np.float32]
+
+
+def radial_unit(name: str) -> RadialUnit:
+    """Describe a unit of the radial axis; raise `GeometryError` for one that is not in `UNITS`."""
+    if name not in UNITS:
+        raise GeometryError(f'"{name}" is not a unit of the radial axis', remedy=f"one of {', '.join(UNITS)}")
+    from pyFAI.units import to_unit
+
+    quantity, unit = {
+        "q_nm^-1": ("q", "nm^-1"),
+        "q_A^-1": ("q", "Å^-1"),
+        "2th_deg": ("2theta", "deg"),
+        "2th_rad": ("2theta", "rad"),
+        "r_mm": ("r", "mm"),
+    }[name]
+    return RadialUnit(name, quantity, unit, float(to_unit(name).scale))
+
+
+def load_geometry(
+    source: Path | str | Mapping[str, Any] | AzimuthalIntegrator,
+    *,
+    shape: tuple[int, int] | None = None,
+    pixel_size: float | tuple[float, float] | None = None,
+) -> AzimuthalIntegrator:
+    """Make pyFAI's object from a PONI file, from parameters, or from another such object (which is copied).
+
+    Parameters
+    ----------
+    source : path, mapping or AzimuthalIntegrator
+        A mapping has ``distance`` [m], ``poni1``, ``poni2`` [m], ``rot1``, ``rot2``, ``rot3`` [rad] and
+        ``wavelength`` [m] (all but the distance default to 0 or, the wavelength, to none).
+    shape : tuple of int, optional
+        Rows and columns of the images; must agree with the PONI's detector, if that has a shape.
+    pixel_size : float or (float, float), optional
+        Edge of a pixel [m], or its extent along rows' and columns' axis; needed with a mapping.
+
+    Raises
+    ------
+    GeometryError
+        For anything missing, unreadable, impossible or of another shape.
+    """
+    if isinstance(source, Mapping):
+        integrator, origin = _from_parameters(source, pixel_size), "the geometry"
+    elif isinstance(source, str | Path):
+        integrator, origin = _from_poni(Path(source)), str(source)
+    else:
+        import copy
+
+        integrator, origin = copy.copy(source), "the geometry"
+    _check_values(integrator, origin)
+    _check_shape(integrator, origin, shape)
+    return integrator
+
+
+def _from_parameters(
+    parameters: Mapping[str, Any], pixel_size: float | tuple[float, float] | None
+) -> AzimuthalIntegrator:
+    from pyFAI.detectors import Detector
+    from pyFAI.integrator.azimuthal import AzimuthalIntegrator
+
+    if unknown := sorted(set(parameters) - set(_PARAMETERS)):
+        raise GeometryError(
+            f"the geometry has no parameter {', '.join(map(repr, unknown))}", remedy=f"one of {', '.join(_PARAMETERS)}"
+        )
+    if parameters.get("distance") is None:
+        raise GeometryError("the geometry has no distance", remedy="give the sample-detector distance [m]")
+    if pixel_size is None:
+        raise GeometryError("the geometry has no pixel size", remedy="give pixel_size [m]")
+    rows, columns = (pixel_size, pixel_size) if isinstance(pixel_size, int | float) else pixel_size
+    values: dict[str, float | None] = {}
+    for name in _PARAMETERS:
+        value = parameters.get(name)
+        try:
+            values[name] = float(value) if value is not None else (None if name == "wavelength" else 0.0)
+        except (TypeError, ValueError):
+            raise GeometryError(f"the geometry's {name} is {value!r}, not a number") from None
+    distance = values.pop("distance")
+    return AzimuthalIntegrator(dist=distance, detector=Detector(float(rows), float(columns)), **values)
+
+
+def _from_poni(path: Path) -> AzimuthalIntegrator:
+    from pyFAI.integrator.azimuthal import AzimuthalIntegrator
+    from pyFAI.io.ponifile import PoniFile
+
+    try:
+        poni = PoniFile(path)
+    except FileNotFoundError:
+        raise GeometryError(f"{path}: no such PONI file", remedy="give its path relative to the site file") from None
+    except OSError as error:
+        raise GeometryError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError, RuntimeError, AttributeError, TypeError) as error:
+        raise GeometryError(f"{path}: is not a PONI file: {error}", remedy="make one with pyFAI-calib2") from None
+    read = {"Distance": poni.dist, "Poni1": poni.poni1, "Poni2": poni.poni2}
+    missing = [name for name, value in read.items() if value is None]
+    if missing:
+        raise GeometryError(f"{path}: has no {', '.join(missing)}", remedy="is it a PONI file of pyFAI?")
+    integrator = AzimuthalIntegrator()
+    integrator._init_from_poni(poni)
+    return integrator
+
+
+def _check_values(integrator: AzimuthalIntegrator, origin: str) -> None:
+    """Refuse what no detector can have; pyFAI itself would go on to curves of NaN."""
+    named = {
+        "distance": integrator.dist,
+        "poni1": integrator.poni1,
+        "poni2": integrator.poni2,
+        "rot1": integrator.rot1,
+        "rot2": integrator.rot2,
+        "rot3": integrator.rot3,
+        "wavelength": integrator.wavelength,
+        "pixel size": integrator.detector.pixel1,
+        "pixel size along a row": integrator.detector.pixel2,
+    }
+    for name, value in named.items():
+        if value is None and name == "wavelength":
+            continue
+        if value is None or not math.isfinite(value):
+            raise GeometryError(f"{origin}: {name} is {value}, not a finite number")
+        if value <= 0 and name in ("distance", "wavelength", "pixel size", "pixel size along a row"):
+            raise GeometryError(f"{origin}: {name} is {value:g}, and must be greater than 0")
+        if name.startswith("rot") and abs(value) > _LARGEST_ANGLE:
+            raise GeometryError(f"{origin}: {name} is {value:g} rad", remedy="angles are in radians, not degrees")
+
+
+def _check_shape(integrator: AzimuthalIntegrator, origin: str, shape: tuple[int, int] | None) -> None:
+    detector = integrator.detector
+    known = detector.shape if detector.shape is not None else detector.max_shape
+    if shape is None:
+        if known is None:
+            raise GeometryError(f"{origin}: names no image shape", remedy="give shape=(rows, columns)")
+        return
+    if known is None:
+        detector.shape = shape
+    elif tuple(known) != tuple(shape):
+        raise GeometryError(
+            f"{origin}: is for images of {known[0]} × {known[1]} pixels (rows × columns), not {shape[0]} × {shape[1]}",
+            remedy="use the PONI of this detector, or correct the detector's section of the site file",
+        )
+
+
+def locate_pixels(
+    integrator: AzimuthalIntegrator,
+    unit: str,
+    *,
+    split: bool,
+    solid_angle: bool = True,
+    polarization: float | None = None,
+) -> Pixels:
+    """Compute every pixel's radial position, half width (if `split`) and normalization.
+
+    The normalization is pyFAI's: ``cos(incidence)³`` for the solid angle, and for a polarization factor ``f`` (1:
+    horizontal) ``½ (1 + cos² 2θ − f cos 2χ sin² 2θ)``.
+    """
+    if unit.startswith("q_") and integrator.wavelength is None:
+        raise GeometryError(f"the geometry has no wavelength, which {unit} needs", remedy="add it to the PONI [m]")
+    if polarization is not None and not -1 <= polarization <= 1:
+        raise GeometryError(f"polarization is {polarization:g}", remedy="a factor from -1 (vertical) to 1 (horizontal)")
+    if _is_regular(integrator):
+        return _locate_in_bands(integrator, unit, split, solid_angle, polarization)
+    return _locate_whole(integrator, unit, split, solid_angle, polarization)
+
+
+def _locate_whole(
+    integrator: AzimuthalIntegrator, unit: str, split: bool, solid_angle: bool, polarization: float | None
+) -> Pixels:
+    shape = _shape(integrator)
+    centre = np.asarray(integrator.center_array(shape, unit, scale=False), np.float64)
+    half_width = np.asarray(integrator.delta_array(shape, unit, scale=False), np.float64).ravel() if split else None
+    normalization = np.ones(shape, np.float32)
+    if solid_angle:
+        normalization *= integrator.solidAngleArray(shape)
+    if polarization is not None:
+        normalization *= integrator.polarization(shape, polarization)
+    integrator.reset()
+    return Pixels(shape, centre.ravel(), half_width, normalization.ravel())
+
+
+def _locate_in_bands(
+    integrator: AzimuthalIntegrator, unit: str, split: bool, solid_angle: bool, polarization: float | None
+) -> Pixels:
+    rows, columns = shape = _shape(integrator)
+    centre = np.empty(shape)
+    half_width = np.empty(shape) if split else None
+    normalization = np.ones(shape, np.float32)
+    for first, last in _bands(rows, columns):
+        z, y, x = _positions(integrator, first, last, columns)
+        centre[first:last] = _radial(integrator, unit, x, y, z)
+        if half_width is not None:
+            corners = _corners(integrator, unit, first, last, columns)
+            _build.half_widths(centre[first:last], corners, half_width[first:last])
+        if solid_angle:
+            normalization[first:last] = _solid_angle(integrator, first, last, columns)
+        if polarization is not None:
+            normalization[first:last] *= _polarization(polarization, x, y, z)
+    flat_width = half_width.ravel() if half_width is not None else None
+    return Pixels(shape, centre.ravel(), flat_width, normalization.ravel())
+
+
+def _shape(integrator: AzimuthalIntegrator) -> tuple[int, int]:
+    rows, columns = integrator.get_shape()
+    return int(rows), int(columns)
+
+
+def _bands(rows: int, columns: int) -> Iterator[tuple[int, int]]:
+    height = max(1, _PIXELS_PER_BAND // columns)
+    for first in range(0, rows, height):
+        yield first, min(rows, first + height)
+
+
+def _is_regular(integrator: AzimuthalIntegrator) -> bool:
+    """Whether corners of neighbouring pixels coincide on a flat grid, so that bands of rows can stand alone."""
+    detector = integrator.detector
+    return bool(
+        detector.IS_FLAT
+        and detector.IS_CONTIGUOUS
+        and detector.uniform_pixel
+        and detector.spline is None
+        and integrator.parallax is None
+    )
+
+
+def _grid(first: int, last: int, columns: int, dtype: npt.DTypeLike) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    rows = np.arange(first, last, dtype=dtype)
+    line = np.arange(columns, dtype=dtype)
+    shape = (last - first, columns)
+    return (
+        np.ascontiguousarray(np.broadcast_to(rows[:, None], shape)),
+        np.ascontiguousarray(np.broadcast_to(line, shape)),
+    )
+
+
+def _positions(integrator: AzimuthalIntegrator, first: int, last: int, columns: int) -> Any:
+    """Return ``(z, y, x)`` of the pixel centres [m], z along the beam; as pyFAI's ``position_array``."""
+    down, along = _grid(first, last, columns, np.float64)
+    return integrator.calc_pos_zyx(d0=None, d1=down, d2=along, corners=False, use_cython=True, do_parallax=True)
+
+
+def _radial(integrator: AzimuthalIntegrator, unit: str, x: Any, y: Any, z: Any) -> npt.NDArray[np.float64]:
+    from pyFAI.units import to_unit
+
+    return np.asarray(to_unit(unit).equation(x, y, z, integrator.wavelength), np.float64)
+
+
+def _corners(
+    integrator: AzimuthalIntegrator, unit: str, first: int, last: int, columns: int
+) -> npt.NDArray[np.float32]:
+    """Return the radial position of the grid's corners, ``(last - first + 1, columns + 1)``, in pyFAI's float32."""
+    from pyFAI.ext import _geometry
+    from pyFAI.units import to_unit
+
+    down, along = _grid(first, last + 1, columns + 1, np.float64)
+    p1, p2, p3 = integrator.detector.calc_cartesian_positions(down, along, center=False, use_cython=True)
+    both = _geometry.calc_rad_azim(
+        integrator.dist,
+        integrator.poni1,
+        integrator.poni2,
+        integrator.rot1,
+        integrator.rot2,
+        integrator.rot3,
+        p1,
+        p2,
+        p3,
+        to_unit(unit).space,
+        integrator.wavelength,
+        orientation=integrator.detector.orientation,
+        chi_discontinuity_at_pi=integrator.chiDiscAtPi,
+    )
+    return np.ascontiguousarray(both[..., 0], np.float32)
+
+
+def _solid_angle(integrator: AzimuthalIntegrator, first: int, last: int, columns: int) -> npt.NDArray[Any]:
+    down, along = _grid(first, last, columns, np.float32)
+    return np.asarray(integrator.cos_incidence(down, along) ** 3)
+
+
+def _polarization(factor: float, x: Any, y: Any, z: Any) -> npt.NDArray[np.float64]:
+    across = x * x + y * y
+    cos2 = z * z / (across + z * z)
+    with np.errstate(invalid="ignore"):
+        cos_two_chi = np.where(across > 0, (x * x - y * y) / across, 1.0)
+    return np.asarray(0.5 * (1.0 + cos2 - factor * cos_two_chi * (1.0 - cos2)))
