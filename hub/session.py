@@ -290,7 +290,7 @@ class HubHost:
 
     def stop(self) -> Deferred[Any]:
         """Leave the network."""
-        return self.link.stop().addErrback(lambda _: None)
+        return self.link.stop()
 
 
 def run_hub(site: Any) -> None:

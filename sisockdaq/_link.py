@@ -73,6 +73,9 @@ CONNECT_DEADLINE = 10
 LOGIN_DEADLINE = 15.0
 """Time from the connection to a joined session [s]; a router that is starting may be slow."""
 
+_LEAVE_DEADLINE = 1.0
+"""Time that the router gets to say goodbye [s]."""
+
 MESSAGE_LIMIT = 16 * 2**20
 """Largest message that is taken [bytes], as the router's limit."""
 
@@ -197,8 +200,6 @@ class Link:
 
     Attributes
     ----------
-    done : Deferred
-        Fires with None after `stop`, or fails with the error that makes further tries useless.
     failure : SisockdaqError or None
         Why the latest try failed; None while joined.
     """
@@ -208,7 +209,9 @@ class Link:
     ) -> None:
         self.session = session
         self.failure: SisockdaqError | None = None
-        self.done: Deferred[None] = Deferred()
+        self._outcome: None | Failure = None
+        self._ended = False
+        self._waiting: list[Deferred[None]] = []
         self._endpoint = endpoint if callable(endpoint) else lambda: endpoint
         self._reactor = reactor or the_reactor()
         self._stopping = False
@@ -219,29 +222,40 @@ class Link:
         self._protocol: Any = None
 
     def start(self) -> Deferred[None]:
-        """Begin to connect; return `done`."""
+        """Begin to connect; return `when_done`."""
         self._loop = self._run()
-        self._loop.addCallbacks(self._finish, self._finish)
-        return self.done
+        self._loop.addBoth(self._finish)
+        return self.when_done()
 
     def stop(self) -> Deferred[None]:
-        """Leave the realm, close the connection and try no more; return `done`."""
+        """Leave the realm, close the connection and try no more; the Deferred fires when that is done."""
         self._stopping = True
-        if self.session.is_attached():
+        if self._loop is None:
+            self._finish(None)
+        elif self.session.is_attached():
             self.session.leave()
-            self._reactor.callLater(1.0, self._abort)
-        elif self._loop is not None:
+            self._reactor.callLater(_LEAVE_DEADLINE, self._abort)
+        else:
             self._abort()
             self._loop.cancel()
-        return self.done
+        return self.when_done().addErrback(lambda _: None)
+
+    def when_done(self) -> Deferred[None]:
+        """Return a Deferred that fires after `stop`, or fails with the error that makes further tries useless."""
+        waiting: Deferred[None] = Deferred()
+        if self._ended:
+            waiting.errback(self._outcome) if self._outcome is not None else waiting.callback(None)
+        else:
+            self._waiting.append(waiting)
+        return waiting
 
     def _finish(self, result: Any) -> None:
-        failed = isinstance(result, Failure) and not (self._stopping and result.check(CancelledError))
-        if not self.done.called:
-            if failed:
-                self.done.errback(result)
-            else:
-                self.done.callback(None)
+        cancelled = isinstance(result, Failure) and result.check(CancelledError)
+        self._ended = True
+        self._outcome = result if isinstance(result, Failure) and not cancelled else None
+        waiting, self._waiting = self._waiting, []
+        for one in waiting:
+            one.errback(self._outcome) if self._outcome is not None else one.callback(None)
 
     @inlineCallbacks
     def _run(self) -> Any:

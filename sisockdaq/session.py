@@ -104,7 +104,7 @@ class NodeHost:
     @inlineCallbacks
     def stop(self) -> Any:
         """Leave the network, then tear the node down."""
-        yield self.link.stop().addErrback(lambda _: None)
+        yield self.link.stop()
         yield self.node._core().tear_down()
 
 
