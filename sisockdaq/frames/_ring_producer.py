@@ -23,7 +23,7 @@ import selectors
 import socket
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -150,7 +150,7 @@ class RingProducer:
         self._books = Books()
         self._left: dict[str, dict[str, Any]] = {}
         self._handler: Callable[[str, Request], None] | None = None
-        self._starved = False
+        self._starved_since: float | None = None
         self._lock = threading.Lock()
         self._closing = False
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -169,9 +169,11 @@ class RingProducer:
             if not self._free:
                 self._collect()
                 if not self._free:
-                    self._starved = True
+                    if self._starved_since is None:
+                        self._starved_since = time.monotonic()
+                        self._wake_service()
                     return None
-            self._starved = False
+            self._starved_since = None
             slot = self._free.popleft()
             self._take_back(slot)
             self._generations[slot] += 1
@@ -350,14 +352,14 @@ class RingProducer:
                 self._credit(guest, of_frame, "dropped")
 
     def _settle(self, acquisition: Acquisition) -> None:
-        held = {}
+        held: Counter[str] = Counter()
         for guest in self._guests:
             if guest.lossless:
                 self._sweep(guest)
-                held[guest.name] = self._holding(guest, acquisition)
+                held[guest.name] += self._holding(guest, acquisition)
             else:
                 self._write_off(guest, acquisition=acquisition)
-        settled = self._books.close(acquisition, lambda name: held.get(name, 0))
+        settled = self._books.close(acquisition, held.__getitem__)
         for guest in self._guests:
             if not guest.lossless:
                 last = [
@@ -396,7 +398,7 @@ class RingProducer:
     def _serve(self) -> None:
         while not self._closing:
             try:
-                urgent = self._books.waiting or self._starved or bool(self._strangers)
+                urgent = self._books.waiting or self._starved_since is not None or bool(self._strangers)
                 for key, _ in self._selector.select(_TICK if urgent else 1.0):
                     self._attend(key)
                 self._watch()
@@ -436,9 +438,10 @@ class RingProducer:
         self._sweep(guest)
         held = self._holding(guest) if guest.lossless else 0
         progress = (guest.words[TAIL], guest.counts["taken"] + guest.counts["dropped"])
-        if not (self._starved and held) or progress != guest.progress:
+        if not held or self._starved_since is None or progress != guest.progress:
             guest.progress, guest.progress_at = progress, now
-        return now - guest.progress_at >= self._hang_after
+            return False
+        return now - max(guest.progress_at, self._starved_since) >= self._hang_after
 
     def _evict(self, guest: _Guest) -> None:
         _log.warning("frames of %s: consumer %s is thrown out: %s", self._description.source, guest.name, guest.doomed)
