@@ -1,0 +1,247 @@
+"""Recorded packets: one file a UDP port, ``<port>.dat``, each record a length and a datagram as it came.
+
+A record is a u64 little-endian length, then that many bytes: the format in which the EIGER 9M sample was published
+(std_detector_buffer). A recording is a folder of such files, or a tar archive of one (``.tar``, ``.tar.gz``,
+``.tar.xz``), which is unpacked to a temporary folder as it is read, so that memory stays bounded.
+
+`RecordingWriter` writes the same format from a receiver, everything included that came to its ports.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import struct
+import tarfile
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from sisockdaq.detector.description import HEADER_BYTES
+from sisockdaq.errors import FileUnreadable, StorageError
+
+__all__ = ["Recording", "RecordingWriter", "StreamRecording"]
+
+log = logging.getLogger(__name__)
+
+_LENGTH = struct.Struct("<Q")
+_LARGEST_DATAGRAM = 65535
+_NO_FRAME = -1
+
+
+@dataclass(frozen=True)
+class StreamRecording:
+    """The records of one port, in the order in which they came.
+
+    Attributes
+    ----------
+    port : int
+    data : ndarray of uint8
+        The whole file, mapped.
+    begin, length : ndarray of int64, (records,)
+        Where each datagram lies in it.
+    frame : ndarray of int64, (records,)
+        Frame number of each; a record too short for a header belongs to the frame before it (−1 where there is none).
+    """
+
+    port: int
+    data: npt.NDArray[np.uint8]
+    begin: npt.NDArray[np.int64]
+    length: npt.NDArray[np.int64]
+    frame: npt.NDArray[np.int64]
+
+    def datagram(self, record: int) -> npt.NDArray[np.uint8]:
+        """Return one datagram; a view of the file."""
+        return self.data[self.begin[record] : self.begin[record] + self.length[record]]
+
+    @classmethod
+    def of(cls, path: Path) -> StreamRecording:
+        """Map a file and find its records.
+
+        Raises
+        ------
+        FileUnreadable
+            When it does not consist of whole records.
+        """
+        if not path.stem.isdigit():
+            raise FileUnreadable(
+                f"{path.name} is not named by a UDP port", remedy="records of port 50020 are in 50020.dat"
+            )
+        if path.stat().st_size == 0:
+            none = np.zeros(0, np.int64)
+            return cls(int(path.stem), np.zeros(0, np.uint8), none, none, none)
+        data = np.memmap(path, np.uint8, "r")
+        begin, length = _records(data, path)
+        return cls(int(path.stem), data, begin, length, _frames(data, begin, length))
+
+
+class Recording:
+    """Recorded packets of a detector; a context manager that removes what it unpacked.
+
+    Parameters
+    ----------
+    path : Path
+        A folder of ``<port>.dat`` files, or a tar archive of them.
+
+    Attributes
+    ----------
+    streams : list of StreamRecording
+        By ascending port.
+
+    Raises
+    ------
+    FileUnreadable
+        When it is missing, broken or empty.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._unpacked: Path | None = None
+        folder = path
+        try:
+            if path.is_file():
+                folder = self._unpacked = Path(tempfile.mkdtemp(prefix="sisockdaq-recording-"))
+                _unpack(path, folder)
+            elif not path.is_dir():
+                raise FileUnreadable(
+                    f"there is no recording {path}", remedy="name a folder of <port>.dat files or a tar of one"
+                )
+            files = sorted(folder.glob("*.dat"), key=lambda file: (len(file.stem), file.stem))
+            if not files:
+                raise FileUnreadable(f"{path} holds no <port>.dat files")
+            self.streams = sorted((StreamRecording.of(file) for file in files), key=lambda stream: stream.port)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def ports(self) -> list[int]:
+        """The ports, ascending."""
+        return [stream.port for stream in self.streams]
+
+    @property
+    def frames(self) -> list[int]:
+        """All frame numbers, in the order in which they were first seen (by stream)."""
+        seen: dict[int, None] = {}
+        for stream in self.streams:
+            seen.update(dict.fromkeys(stream.frame.tolist()))
+        seen.pop(_NO_FRAME, None)
+        return sorted(seen)
+
+    def close(self) -> None:
+        """Remove what was unpacked."""
+        if self._unpacked is not None:
+            shutil.rmtree(self._unpacked, ignore_errors=True)
+            self._unpacked = None
+
+    def __enter__(self) -> Recording:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class RecordingWriter:
+    """Write what comes to a receiver's ports; satisfies `receiver.Recorder`.
+
+    A full disk ends the recording, not the receiving: it is logged once, and ``error`` keeps the reason.
+
+    Parameters
+    ----------
+    folder : Path
+        Made; must hold no recording yet.
+    ports : sequence of int
+        One a stream.
+
+    Raises
+    ------
+    StorageError
+        When the folder cannot be made or holds a recording.
+    """
+
+    def __init__(self, folder: Path, ports: Sequence[int]) -> None:
+        self.error: StorageError | None = None
+        self.datagrams = 0
+        self._files: list[BinaryIO] = []
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if any(folder.glob("*.dat")):
+                raise StorageError(f"{folder} holds a recording already", remedy="name another folder")
+            self._files = [(folder / f"{port}.dat").open("xb") for port in ports]
+        except OSError as error:
+            raise StorageError(f"cannot record into {folder}: {error.strerror}") from None
+
+    def write(self, stream: int, datagram: memoryview) -> None:
+        """Append one datagram."""
+        if self.error is not None:
+            return
+        try:
+            self._files[stream].write(_LENGTH.pack(len(datagram)))
+            self._files[stream].write(datagram)
+            self.datagrams += 1
+        except OSError as error:
+            self.error = StorageError(f"recording ended after {self.datagrams} packets: {error.strerror}")
+            log.error("%s", self.error)
+
+    def close(self) -> None:
+        """Finish the files."""
+        for file in self._files:
+            try:
+                file.close()
+            except OSError as error:
+                self.error = self.error or StorageError(f"the recording {file.name} is not whole: {error.strerror}")
+                log.error("%s", self.error)
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    """Unpack the ``.dat`` members of a tar archive, flat, by their own names."""
+    try:
+        with tarfile.open(archive) as tar:
+            for member in tar:
+                source = tar.extractfile(member) if member.isfile() and member.name.endswith(".dat") else None
+                if source is not None:
+                    with (folder / Path(member.name).name).open("xb") as target:
+                        shutil.copyfileobj(source, target)
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise FileUnreadable(
+            f"{archive} cannot be unpacked: {error}", remedy="it must be a whole tar archive"
+        ) from None
+
+
+def _records(data: npt.NDArray[np.uint8], path: Path) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    first = _length_at(data, 0, path)
+    step = first + _LENGTH.size
+    if len(data) % step == 0:
+        lengths = np.ndarray(len(data) // step, "<u8", data, strides=(step,))
+        if (lengths == first).all():  # the usual case: packets of one size
+            return np.arange(len(lengths)) * step + _LENGTH.size, lengths.astype(np.int64)
+    begins, sizes, at = [], [], 0
+    while at < len(data):
+        size = _length_at(data, at, path)
+        begins.append(at + _LENGTH.size)
+        sizes.append(size)
+        at += _LENGTH.size + size
+    return np.array(begins, np.int64), np.array(sizes, np.int64)
+
+
+def _length_at(data: npt.NDArray[np.uint8], at: int, path: Path) -> int:
+    length = int(_LENGTH.unpack_from(data[at : at + _LENGTH.size].tobytes().ljust(_LENGTH.size, b"\xff"))[0])
+    if length > _LARGEST_DATAGRAM or at + _LENGTH.size + length > len(data):
+        raise FileUnreadable(
+            f"{path.name}: no whole record at byte {at}", remedy="is it a recording of packets, and complete?"
+        )
+    return length
+
+
+def _frames(
+    data: npt.NDArray[np.uint8], begin: npt.NDArray[np.int64], length: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    octets: Any = data[np.minimum(begin[:, None] + np.arange(8), len(data) - 1)]
+    numbers = octets.copy().view("<i8")[:, 0]
+    known = length >= HEADER_BYTES
+    last = np.maximum.accumulate(np.where(known, np.arange(len(begin)), -1))
+    return np.where(last >= 0, numbers[last], _NO_FRAME).astype(np.int64)
