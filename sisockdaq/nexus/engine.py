@@ -132,6 +132,7 @@ class WriterEngine:
             name: ResultsIntake(name, open_consumer, self._queue.put, self._room)
             for name, open_consumer in (results or {}).items()
         }
+        self._results_written = dict.fromkeys(self._results, 0)
         self._descriptions: dict[str | None, Description] = {}
         self._under_way: str | None = None
         self._files: AcquisitionFiles | None = None
@@ -186,6 +187,11 @@ class WriterEngine:
         "rate", "data_rate", "time_left", "queue", "files", "started", "ended", "ledger", …}``
         """
         return dict(self._status)
+
+    @property
+    def sources(self) -> list[str]:
+        """Names that the attached sources give themselves."""
+        return sorted(description.source for description in list(self._descriptions.values()))
 
     def _call(self, run: Callable[[], Any], timeout: float) -> Any:
         command = _Command(run, Future())
@@ -318,7 +324,8 @@ class WriterEngine:
             self._progress.results_discarded += 1
             return
         try:
-            self._files.write_results(result.source, result.index, result.time, result.vector)
+            if self._files.write_results(result.source, result.index, result.time, result.vector):
+                self._results_written[result.source] += 1
         except (SisockdaqError, ValueError, OSError) as error:
             self._handle(life.WriteFailed(str(error)))
 
@@ -349,6 +356,7 @@ class WriterEngine:
                 if self._files is not None and source in self._files.results:
                     self._progress.note(f"results of {source} are interrupted: {reason}")
             case End(acquisition):
+                self._results[source].request(Report(acquisition, {"results_written": self._results_written[source]}))
                 current = self.machine.current
                 is_ours = current is not None and current.request.acquisition == acquisition
                 if is_ours and self._files is not None and source in self._files.results:
@@ -376,6 +384,7 @@ class WriterEngine:
         )
         folder, prefix = resolve_prefix(self.options.root, request.acquisition, request.directory)
         self._progress.begin(request.frames, time.monotonic())
+        self._results_written = dict.fromkeys(self._results, 0)
         for name in sorted(self._results.keys() - self._descriptions.keys()):
             self._progress.note(f"without results of {name}: it is not attached")
         self._files = AcquisitionFiles(

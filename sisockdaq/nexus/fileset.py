@@ -190,8 +190,8 @@ class AcquisitionFiles:
         entry.file.write_image(row, payload, header, packet_mask)
         self._last_index = max(self._last_index, index)
 
-    def write_results(self, source: str, index: int, time: float, vector: npt.NDArray[np.float64]) -> None:
-        """Remember the results of a frame; they are written at the next commit."""
+    def write_results(self, source: str, index: int, time: float, vector: npt.NDArray[np.float64]) -> bool:
+        """Remember the results of a frame, written at the next commit; False when its file is closed already."""
         state = self._results[source]
         number, row = place(index, self.plan.images_per_file)
         state.highest_index = max(state.highest_index, index)
@@ -201,6 +201,8 @@ class AcquisitionFiles:
             state.early.setdefault(number, []).append((row, time, np.array(vector, np.float64)))
         else:
             self.results_late += 1
+            return False
+        return True
 
     def results_ended(self, source: str) -> None:
         """No more results will come from that source."""
