@@ -1,0 +1,264 @@
+"""The live table of a site: what each part does, how fast, what was lost.
+
+The supervisor knows which processes live; what they do is asked of the nodes themselves, like any client would: the
+latest samples of their ``status`` timeline, and the writer's status call. A node that does not answer costs its row's
+figures, nothing else. Without a terminal each change is one line.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sisockdaq.errors import SisockdaqError
+from sisockdaq.site import Site
+from sisockdaq.supervisor import PartStatus, Supervisor
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from sisockdaq.client import Client
+
+__all__ = ["Cells", "cells", "show_site"]
+
+PERIOD = 1.0
+"""Time between two looks at the nodes [s]."""
+
+_STALE = 5.0
+"""A sample older than this [s] is not shown: the node has stopped telling."""
+
+Cells = tuple[str, str, str]
+"""Rate, losses, detail of one row."""
+
+
+def show_site(
+    site: Site,
+    supervisor: Supervisor,
+    stop: threading.Event,
+    *,
+    live: bool,
+    on_ready: Callable[[], None] = lambda: None,
+    commands: Sequence[str] = (),
+) -> None:
+    """Show what the site does until `stop` is set.
+
+    Parameters
+    ----------
+    live : bool
+        Draw a table in the terminal; otherwise one line for each change.
+    on_ready : callable
+        Called once when all parts are up.
+    commands : sequence of str
+        Commands worth trying, shown below the table.
+    """
+    facts = Facts(site, stop)
+    facts.start()
+    try:
+        if live:
+            _show_table(site, supervisor, stop, facts, on_ready, commands)
+        else:
+            _show_lines(site, supervisor, stop, on_ready)
+    finally:
+        facts.stop()
+
+
+class Facts:
+    """What the nodes say of themselves, asked for again and again in a thread.
+
+    Attributes
+    ----------
+    latest : dict
+        Per node, field → latest value.
+    """
+
+    def __init__(self, site: Site, stop: threading.Event) -> None:
+        self._site = site
+        self._stopped = stop
+        self._thread = threading.Thread(target=self._run, name="facts", daemon=True)
+        self.latest: dict[str, dict[str, Any]] = {}
+
+    def start(self) -> None:
+        """Begin to ask."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End; the site may go down afterwards."""
+        self._stopped.set()
+        self._thread.join(PERIOD + 5.0)
+
+    def _run(self) -> None:
+        from sisockdaq.client import Client
+
+        while not self._stopped.is_set():
+            try:
+                with Client(self._site.site, control=True) as client:
+                    while not self._stopped.wait(PERIOD):
+                        self.latest = {name: self._ask(client, name) for name in self._site.nodes}
+            except SisockdaqError:
+                self.latest = {}  # the router is not there (yet, or again); the supervisor's rows say so
+                self._stopped.wait(PERIOD)
+
+    def _ask(self, client: Client, name: str) -> dict[str, Any]:
+        try:
+            if self._site.nodes[name].type == "file_writer":
+                return dict(client.call_control(name, "status"))
+            fields = client.fields(name)
+            wanted = [f"{name}::{row.name}" for row in fields if row.timeline == "status" and row.type != "array"]
+            data = client.get(*wanted, start=-_STALE) if wanted else {}
+            return {full.partition("::")[2]: one.values[-1] for full, one in data.items() if len(one)}
+        except SisockdaqError:
+            return {}
+
+
+def cells(kind: str, values: Mapping[str, Any], site: Site) -> Cells:
+    """Return rate, losses and detail of a node's row from what the node says of itself."""
+    match kind:
+        case "detector_receiver":
+            return _receiver(values, site)
+        case "integrator":
+            return _number(values, "frame_rate", "curves/s"), _whole(values, "frames_dropped"), _bins(site)
+        case "file_writer":
+            return _writer(values)
+        case "hdf5_archive":
+            return "", "", _archive(values)
+    return "", "", ""
+
+
+def _receiver(values: Mapping[str, Any], site: Site) -> Cells:
+    detail = site.detector.title if site.detector else ""
+    if "ring_use" in values:
+        detail += f", ring {100 * float(values['ring_use']):.0f} %"
+    return _number(values, "frame_rate", "frames/s"), _whole(values, "packets_lost"), detail
+
+
+def _bins(site: Site) -> str:
+    for entry in site.nodes.values():
+        if entry.type == "integrator":
+            bins, unit = entry.options.get("bins", 1000), entry.options.get("unit", "q_nm^-1")
+            return f"{bins} bins in {unit}"
+    return ""
+
+
+def _writer(values: Mapping[str, Any]) -> Cells:
+    if not values.get("acquisition"):
+        return "", "", ""
+    written, wanted = values.get("frames_written", 0), values.get("frames")
+    detail = f"{values['acquisition']}: {written}" + (f" of {wanted}" if wanted else "")
+    if values.get("state") == "WRITING":
+        left = values.get("time_left")
+        detail += f", {left:.0f} s left" if left is not None else ""
+        detail += f", {values.get('bytes_written', 0) / 1e6:.0f} MB"
+        return _number(values, "rate", "frames/s"), _whole(values, "frames_discarded"), detail
+    files = values.get("files") or []
+    last = f", {Path(_file_name(files[-1])).name}" if files else ""
+    return "", _whole(values, "frames_discarded"), f"{detail}{last}"
+
+
+def _file_name(entry: Any) -> str:
+    return str(entry.get("path", entry.get("file", ""))) if isinstance(entry, Mapping) else str(entry)
+
+
+def _archive(values: Mapping[str, Any]) -> str:
+    counts = [(key, int(values[f"files_{key}"])) for key in ("whole", "growing", "broken") if f"files_{key}" in values]
+    return ", ".join(f"{count} {key}" for key, count in counts if count or key == "whole")
+
+
+def _number(values: Mapping[str, Any], key: str, unit: str) -> str:
+    return f"{float(values[key]):.0f} {unit}" if values.get(key) is not None else ""
+
+
+def _whole(values: Mapping[str, Any], key: str) -> str:
+    return f"{int(values[key])}" if values.get(key) is not None else ""
+
+
+# --- drawing -------------------------------------------------------------------------------------------------------
+
+
+def _show_table(
+    site: Site,
+    supervisor: Supervisor,
+    stop: threading.Event,
+    facts: Facts,
+    on_ready: Callable[[], None],
+    commands: Sequence[str],
+) -> None:
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console()
+    console.print(_head(site), highlight=False)
+    told = False
+    with Live(console=console, auto_refresh=False, transient=False) as live:
+        while True:
+            statuses = supervisor.status()
+            if not told and all(part.state == "up" for part in statuses):
+                told = True
+                on_ready()
+            live.update(_table(site, statuses, facts.latest, commands), refresh=True)
+            if stop.wait(PERIOD / 2):
+                break
+        console.print("  stopping …", highlight=False)
+
+
+def _head(site: Site) -> str:
+    return f"  site {site.site} · realm {site.realm} · state in {_short(site.state.path)}\n"
+
+
+def _short(path: Path) -> str:
+    home = Path.home()
+    return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
+
+
+def _table(
+    site: Site, statuses: Sequence[PartStatus], latest: Mapping[str, Mapping[str, Any]], commands: Sequence[str]
+) -> RenderableType:
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=True, header_style="bold")
+    for title in ("part", "type", "state", "rate", "lost", "detail"):
+        table.add_column(title, no_wrap=title != "detail", overflow="fold" if title == "detail" else "ellipsis")
+    for part in statuses:
+        table.add_row(part.name, part.kind, *row(site, part, latest))
+    below = [Text(f"  look    {'   '.join(commands)}")] if commands else []
+    return Group(table, Text(""), *below, Text("  stop    Ctrl-C"))
+
+
+def row(site: Site, part: PartStatus, latest: Mapping[str, Mapping[str, Any]]) -> tuple[str, str, str, str]:
+    """Return state, rate, losses and detail of one part."""
+    again = f" ({part.restarts} restarts)" if part.restarts else ""
+    if part.state != "up":
+        return part.state + again, "", "", part.message
+    values = latest.get(part.name, {})
+    state = "writing" if values.get("state") == "WRITING" else "up"
+    if part.name == "router":
+        return state + again, "", "", site.url
+    if part.name == "hub":
+        return state + again, "", "", f"{sum(1 for known in latest.values() if known)} nodes answer" if latest else ""
+    rate, lost, detail = cells(part.kind, values, site)
+    return state + again, rate, lost, detail or part.message
+
+
+def _show_lines(site: Site, supervisor: Supervisor, stop: threading.Event, on_ready: Callable[[], None]) -> None:
+    sys.stdout.write(_head(site))
+    shown: dict[str, tuple[str, int | None]] = {}
+    ready = False
+    began = time.monotonic()
+    while True:
+        statuses = supervisor.status()
+        for part in statuses:
+            if shown.get(part.name) != (part.state, part.pid):
+                shown[part.name] = (part.state, part.pid)
+                sys.stdout.write(f"  {part.name}: {part.state}{f' — {part.message}' if part.message else ''}\n")
+        if not ready and all(part.state == "up" for part in statuses):
+            ready = True
+            sys.stdout.write(f"  ready after {time.monotonic() - began:.1f} s; stop with Ctrl-C or SIGTERM\n")
+            on_ready()
+        sys.stdout.flush()
+        if stop.wait(0.2):
+            return
