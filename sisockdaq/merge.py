@@ -71,8 +71,8 @@ def finalized_until(parts: Sequence[Samples]) -> float | None:
 
 
 def _covers_from(parts: Sequence[Samples]) -> float | None:
-    known = [part.covers_from for part in parts if part.covers_from is not None]
-    return min(known) if known and len(known) == len(parts) else None
+    """Return the earliest time from which one source holds everything; the union holds no less."""
+    return min((part.covers_from for part in parts if part.covers_from is not None), default=None)
 
 
 def _one_shape(parts: list[Samples]) -> tuple[list[Samples], list[str]]:

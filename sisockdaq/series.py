@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sisockdaq._block import Block, Column, Piece, make_column
+from sisockdaq._block import Arrays, Block, Column, Piece, make_column
 from sisockdaq.downsample import thin
 from sisockdaq.schema import Axis, Field, FieldList, FieldType, Reply, Samples
 from sisockdaq.schema import Timeline as TimelineEntry
@@ -203,15 +203,22 @@ class Timeline:
             pieces = self._pieces(start, end)
             t = np.concatenate([block.t[a:b] for block, a, b in pieces]) if pieces else np.empty(0)
             found: dict[str, Samples] = {}
+            limits = (max_points, min_stride)
             final = None if not self._rows or end <= self._newest() else self._newest()
             for name in wanted:
-                values = self._columns[name].join([block.columns[name][a:b] for block, a, b in pieces])
-                given = _given(name, pieces)
-                if given.all():
-                    found[name] = Samples(t, values, self.name, final, self._covers_from())
+                runs: list[Any] = [block.columns[name][a:b] for block, a, b in pieces]
+                given, times = _given(name, pieces), t
+                if isinstance(self._columns[name], Arrays):
+                    # Arrays are thinned before they are stacked: one of a thousand images must not copy all of them.
+                    rows = thin(Samples(t[given], np.flatnonzero(given)[:, None]), *limits).values[:, 0]
+                    items = [item for run in runs for item in run]
+                    values, times = self._columns[name].join([[items[row] for row in rows]]), t[rows]
                 else:
-                    found[name] = Samples(t[given], values[given], self.name, final, self._covers_from())
-        return {name: thin(samples, max_points, min_stride) for name, samples in found.items()}
+                    values = self._columns[name].join(runs)
+                    if not given.all():
+                        values, times = values[given], t[given]
+                found[name] = Samples(times, values, self.name, final, self._covers_from())
+        return {name: thin(samples, *limits) for name, samples in found.items()}
 
     def latest(self, field: str) -> tuple[float, Any] | None:
         """Return time and value of the newest sample of a field, or None."""
@@ -456,11 +463,14 @@ class SeriesStore:
         return self._owner[name].series[name].field if name in self._owner else None
 
     def fields(self, start: float | None = None, end: float | None = None) -> FieldList:
-        """Return the listing; with an interval (absolute UNIX times), only timelines that may have data in it."""
+        """Return the listing; with an interval (absolute UNIX times), without timelines that have data outside it only.
+
+        Fields without any sample yet are always listed: who wants to watch them must know them.
+        """
         listing = FieldList()
         for name, line in self.timelines.items():
             span = line.span
-            if start is not None and end is not None and (span is None or span[1] < start or span[0] >= end):
+            if start is not None and end is not None and span is not None and (span[1] < start or span[0] >= end):
                 continue
             listing.timelines[name] = line.entry()
             listing.fields.update({member: series.field for member, series in line.series.items()})
