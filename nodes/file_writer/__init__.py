@@ -1,0 +1,175 @@
+"""The file writer as a node: acquisitions are started and stopped over WAMP, and shown while they run.
+
+The work is done by `sisockdaq.nexus.engine`; this node gives it the site's sources and facts, offers ``start``,
+``stop`` and ``status`` to the role control, and publishes progress and closed files.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from sisockdaq.acquisition import Request
+from sisockdaq.base import DataNodeServer
+from sisockdaq.errors import ConfigurationError
+from sisockdaq.frames import Consumer, make_consumer
+from sisockdaq.nexus.engine import EngineOptions, WriterEngine
+from sisockdaq.nexus.facts import detector_facts, geometry_facts, site_mask
+from sisockdaq.nexus.fileset import ClosedFile
+
+__all__ = ["FileWriter"]
+
+_STATUS_FIELDS: dict[str, tuple[str, str | None, str]] = {
+    "frames_written": ("frames_written", None, "Frames of the acquisition that are in its files."),
+    "bytes_written": ("bytes_written", "B", "Bytes written for the acquisition."),
+    "frame_rate": ("rate", "Hz", "Frames written per second."),
+    "data_rate": ("data_rate", "B/s", "Bytes written per second."),
+    "queue": ("queue", None, "Packed frames that wait for the disk."),
+    "frames_discarded": ("frames_discarded", None, "Frames that came but could not be written."),
+}
+"""Number fields of the timeline "status": name → (key of the engine's status, units, description)."""
+
+
+class FileWriter(DataNodeServer):
+    """NXmx files of every acquisition."""
+
+    class Options(DataNodeServer.Options):
+        """Where and how to write."""
+
+        directory: Path = Field(
+            Path(), description="Folder of the files, relative to the site's data root; made when it is missing."
+        )
+        images_per_file: int = Field(1000, ge=1, description="Images in one data file.")
+        frames: str | None = Field(None, description="Node whose images are written. Default: the only one there is.")
+        results: list[str] | None = Field(
+            None, description="Nodes whose results are written beside the images. Default: all that publish results."
+        )
+        compression: Literal["bslz4", "none"] = Field("bslz4", description="Compression of the images.")
+        threads: int = Field(2, ge=1, le=64, description="Threads that compress.")
+        flush_interval: float = Field(
+            1.0, gt=0, le=60, description="Time between flushes [s]: what the death of the process may cost."
+        )
+        overwrite: bool = Field(False, description="Whether files of the same name give way, or refuse a start.")
+
+    def setup(self) -> Any:
+        """Declare the fields; read the mask and the geometry and begin to consume, in a thread."""
+        for name, (_, units, about) in _STATUS_FIELDS.items():
+            self.series(name, units=units, description=about, timeline="status", keep=86400)
+        for name, about in (("state", "READY or WRITING."), ("acquisition", "The current or last acquisition.")):
+            self.series(name, type="string", description=about, timeline="status", keep=86400)
+        self.series("message", type="string", description="How the acquisition fares.", timeline="status", keep=86400)
+        self.series("last_file", type="string", description="A data file that was closed.", timeline="files")
+        self.series("images", description="Images in that file.", timeline="files")
+        self.register_control("start", self.start, in_thread=True)
+        self.register_control("stop", self.stop, in_thread=True)
+        self.register_control("status", self.status)
+        self.engine: WriterEngine | None = None
+        return self.in_thread(self._begin)
+
+    def teardown(self) -> Any:
+        """Close the files in order."""
+        return self.in_thread(self.engine.close) if self.engine is not None else None
+
+    def start(
+        self,
+        acquisition: str,
+        frames: int | None = None,
+        directory: str | None = None,
+        meta: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Begin an acquisition of `frames` frames (None: until it is stopped); return the status.
+
+        Raises
+        ------
+        AcquisitionRefused
+            With every obstacle at once.
+        """
+        return self._running().start(Request(acquisition, frames, directory, dict(meta or {})))
+
+    def stop(self) -> dict[str, Any]:
+        """End the acquisition under way, if there is one; return the status."""
+        return self._running().stop()
+
+    def status(self) -> dict[str, Any]:
+        """Return how far the current or last acquisition is."""
+        return self._running().status()
+
+    def _running(self) -> WriterEngine:
+        if self.engine is None:
+            raise ConfigurationError("the writer is not ready yet")
+        return self.engine
+
+    def _begin(self) -> None:
+        facts: dict[str, Any] = {}
+        mask: npt.NDArray[np.uint32] | None = None
+        if self.site is not None and self.site.detector is not None:
+            facts = {
+                **detector_facts(self.site.detector),
+                **geometry_facts(self.site),
+                "instrument_name": self.site.site,
+            }
+            mask = site_mask(self.site)
+        options = self.options
+        engine = EngineOptions(
+            root=self._root(),
+            images_per_file=options.images_per_file,
+            compression=options.compression,
+            threads=options.threads,
+            flush_interval=options.flush_interval,
+            overwrite=options.overwrite,
+            meta=facts,
+            mask=mask,
+        )
+        self.engine = WriterEngine(
+            engine,
+            self._consumer(self._frames_source()),
+            {name: self._consumer(name) for name in self._result_sources()},
+            on_status=self._publish_status,
+            on_file=self._publish_file,
+        ).start_threads()
+        self.every(1.0, self._heartbeat)
+
+    def _root(self) -> Path:
+        directory: Path = self.options.directory
+        if self.site is not None:
+            return Path(self.site.resolve_output(directory))
+        return (self.state.data / directory if self.state is not None else directory).absolute()
+
+    def _frames_source(self) -> str:
+        if self.options.frames is not None:
+            return str(self.options.frames)
+        sources = self.site.image_sources() if self.site is not None else []
+        if len(sources) == 1:
+            return str(sources[0])
+        known = f"the site has {', '.join(sources)}" if sources else "the site has none"
+        raise ConfigurationError(f"{self.name}: which node's images are to be written? ({known})", remedy="set frames:")
+
+    def _result_sources(self) -> list[str]:
+        if self.options.results is not None:
+            return list(self.options.results)
+        return list(self.site.result_sources()) if self.site is not None else []
+
+    def _consumer(self, source: str) -> Callable[[], Consumer]:
+        if self.state is None:
+            raise ConfigurationError(f"{self.name} needs a site's state directory", remedy="start it as part of a site")
+        address = f"ring://{self.state.frames_socket(source)}"
+        return partial(make_consumer, address, name=str(self.name), policy="lossless")
+
+    def _heartbeat(self) -> None:
+        self._publish_status(self._running().status())
+
+    def _publish_status(self, status: Mapping[str, Any]) -> None:
+        now = time.time()
+        values: dict[str, Any] = {name: status[key] for name, (key, _, _) in _STATUS_FIELDS.items()}
+        values |= {key: str(status[key] or "") for key in ("state", "acquisition", "message")}
+        self.store.timelines["status"].append(now, values)
+
+    def _publish_file(self, acquisition: str, closed: ClosedFile) -> None:
+        self.store.timelines["files"].append(time.time(), {"last_file": str(closed.path), "images": closed.images})

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +45,10 @@ class Sources:
         Whether the integrator keeps its results back until `release_results`.
     """
 
-    def __init__(self, folder: Path, *, slots: int = 32, results: bool = True, frame_time: float = 0.0) -> None:
-        self.images = RingProducer(folder / "i.sock", data.IMAGES, slots)
-        self.results = RingProducer(folder / "r.sock", data.RESULTS, slots) if results else None
-        self.folder, self.frame_time = folder, frame_time
+    def __init__(self, images: Path, results: Path | None, *, slots: int = 32, frame_time: float = 0.0) -> None:
+        self.images = RingProducer(images, data.IMAGES, slots)
+        self.results = RingProducer(results, data.RESULTS, slots) if results is not None else None
+        self.frame_time = frame_time
         self.skip: set[int] = set()
         self.lose: dict[int, int] = {}
         self.ring_full = 0
@@ -59,12 +60,6 @@ class Sources:
         self.images.on_request(lambda name, request: self._requests.put(request))
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
-
-    def images_consumer(self) -> RingConsumer:
-        return RingConsumer(self.folder / "i.sock", "writer", Policy("lossless"))
-
-    def results_consumer(self) -> RingConsumer:
-        return RingConsumer(self.folder / "r.sock", "writer", Policy("lossless"))
 
     def close(self) -> None:
         self._requests.put(None)
@@ -165,10 +160,13 @@ def running(
 ) -> Iterator[tuple[Sources, WriterEngine]]:
     """Sources and a writer that is attached to them; files go to `folder`."""
     with tempfile.TemporaryDirectory(prefix="sq", dir="/tmp") as sockets:
-        sources = Sources(Path(sockets), results=results, **(source or {}))
+        images, curves = Path(sockets) / "i.sock", Path(sockets) / "r.sock"
+        sources = Sources(images, curves if results else None, **(source or {}))
         chosen = EngineOptions(folder, **{"images_per_file": 10, "flush_interval": 0.1, **options})
-        consumers = {"integrator": sources.results_consumer} if results else {}
-        engine = WriterEngine(chosen, sources.images_consumer, consumers).start_threads()
+        open_images, open_curves = (
+            partial(RingConsumer, path, "writer", Policy("lossless")) for path in (images, curves)
+        )
+        engine = WriterEngine(chosen, open_images, {"integrator": open_curves} if results else {}).start_threads()
         try:
             expected = 2 if results else 1
             wait_for(lambda: len(engine.sources) == expected, "attaching to the sources")

@@ -1,0 +1,74 @@
+"""What a site knows of its detector, under the names that go into files (Stream V2, see `nxmx`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sisockdaq.detector.description import DetectorOptions, Geometry
+from sisockdaq.integrate import load_geometry, load_mask
+from sisockdaq.site import Site
+
+__all__ = ["detector_facts", "geometry_facts", "site_mask"]
+
+_MASKED = 1 << 8
+"""Bit of an NXmx pixel mask: masked by the user (NXdetector, ``pixel_mask``)."""
+
+
+def detector_facts(detector: DetectorOptions) -> dict[str, Any]:
+    """Return what the detector's description says by itself."""
+    facts: dict[str, Any] = {
+        "detector_description": detector.name or detector.model.upper(),
+        "pixel_size_x": detector.pixel_size,
+        "pixel_size_y": detector.pixel_size,
+        "sensor_material": detector.sensor_material,
+        "sensor_thickness": detector.sensor_thickness,
+        "saturation_value": detector.saturation_value,
+        "bit_depth_readout": detector.bit_depth,
+    }
+    return {key: value for key, value in facts.items() if value is not None}
+
+
+def geometry_facts(site: Site) -> dict[str, Any]:
+    """Return where the beam meets the detector; empty where the site has no geometry.
+
+    The point is that of the direct beam (pyFAI's ``getFit2D``), in pixels, and the distance is along the beam.
+
+    Raises
+    ------
+    GeometryError
+        When the geometry is impossible, unreadable or of another shape.
+    """
+    detector = site.detector
+    if detector is None or detector.geometry is None:
+        return {}
+    source = detector.geometry
+    place = source.model_dump() if isinstance(source, Geometry) else site.resolve_input(source)
+    geometry = load_geometry(place, shape=detector.shape, pixel_size=detector.pixel_size)
+    beam = geometry.getFit2D()
+    facts = {
+        "beam_center_x": float(beam["centerX"]),
+        "beam_center_y": float(beam["centerY"]),
+        "detector_distance": float(beam["directDist"]) * 1e-3,
+    }
+    if geometry.wavelength:
+        facts["incident_wavelength"] = float(geometry.wavelength) * 1e10
+    return facts
+
+
+def site_mask(site: Site) -> npt.NDArray[np.uint32] | None:
+    """Return the site's mask in the bits of NXmx, None where it has none.
+
+    Raises
+    ------
+    MaskError
+        When it is missing, unreadable or of another shape.
+    """
+    detector = site.detector
+    if detector is None or detector.mask is None:
+        return None
+    name, separator, dataset = detector.mask.partition("::")
+    masked = load_mask(f"{site.resolve_input(name)}{separator}{dataset}", detector.shape)
+    return masked.astype(np.uint32) * np.uint32(_MASKED)
