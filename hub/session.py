@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from autobahn.wamp.exception import ApplicationError
+from autobahn.wamp.exception import ApplicationError, TransportLost
 from autobahn.wamp.types import CallDetails, ComponentConfig, RegisterOptions
 from sisockdaq.hub.registry import Announce, Ask, Evict, Instruction, Registry
 from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks
@@ -23,7 +23,7 @@ from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from sisockdaq._link import Credentials, Endpoint, Link, LinkedSession, call_within, error_of, the_reactor
+from sisockdaq._link import Credentials, Endpoint, Link, LinkedSession, call_within, the_reactor
 from sisockdaq.errors import NodeNotFound, NotAuthorized, SisockdaqError
 from sisockdaq.notify import notify_ready
 from sisockdaq.session import run_until_signal, site_endpoint
@@ -186,19 +186,29 @@ class HubSession(LinkedSession):
     @inlineCallbacks
     def _registered_nodes(self) -> Any:
         """Return the session by name of everybody who serves ``get_data``."""
-        prefix, suffix = self.uri("consumer."), ".get_data"
         found: dict[str, int] = {}
+        registrations = yield self._registered_below(("consumer.",))
+        for registration, procedure in registrations.items():
+            name, _, method = procedure.removeprefix(self.uri("consumer.")).rpartition(".")
+            if method == "get_data" and _NAME.match(name):
+                callees = yield call_within(self, META_DEADLINE, "wamp.registration.list_callees", registration)
+                if callees:
+                    found[name] = int(callees[0])
+        return found
+
+    @inlineCallbacks
+    def _registered_below(self, prefixes: Sequence[str]) -> Any:
+        """Return the URI by number of all registrations below the prefixes."""
+        below = tuple(self.uri(prefix) for prefix in prefixes)
+        found: dict[int, str] = {}
         listing = yield call_within(self, META_DEADLINE, "wamp.registration.list")
         for registration in listing.get("exact", ()):
             try:
                 entry = yield call_within(self, META_DEADLINE, "wamp.registration.get", registration)
-                name = entry["uri"].removeprefix(prefix).removesuffix(suffix)
-                if entry["uri"] == f"{prefix}{name}{suffix}" and _NAME.match(name):
-                    callees = yield call_within(self, META_DEADLINE, "wamp.registration.list_callees", registration)
-                    if callees:
-                        found[name] = int(callees[0])
             except SisockdaqError:
                 continue  # Gone since it was listed.
+            if entry["uri"].startswith(below):
+                found[int(registration)] = str(entry["uri"])
         return found
 
     # Carrying out what the registry says.
@@ -207,6 +217,15 @@ class HubSession(LinkedSession):
         self._do(self.registry.tick(time.time()))
 
     def _do(self, instructions: Sequence[Instruction]) -> None:
+        done: Deferred[Any] = self._carry_out(instructions)
+        done.addErrback(self._not_done)
+
+    def _not_done(self, failure: Failure) -> None:
+        if not failure.check(TransportLost, CancelledError):  # then the router is away, and the registry starts anew
+            _log.failure("the hub could not do what it should", failure=failure)
+
+    @inlineCallbacks
+    def _carry_out(self, instructions: Sequence[Instruction]) -> Any:
         for instruction in instructions:
             match instruction:
                 case Announce(kind, name, description):
@@ -216,7 +235,8 @@ class HubSession(LinkedSession):
                     self._ask(name, session)
                 case Evict(name, session, reason):
                     _log.warn("evicting {name}: {reason}", name=name, reason=reason)
-                    self._kill(session, reason)
+                    # Before the announcement that follows: whoever waits for the name then finds it free.
+                    yield self._remove(name, session, reason)
 
     def _ask(self, name: str, session: int) -> None:
         def answered(health: Any) -> None:
@@ -230,14 +250,27 @@ class HubSession(LinkedSession):
 
         call_within(self, ASK_DEADLINE, self.uri(f"consumer.{name}.ping")).addCallback(answered).addErrback(failed)
 
-    def _kill(self, session: int, reason: str) -> None:
-        def failed(failure: Failure) -> None:
-            _log.info("session {session}: {error}", session=session, error=str(error_of(failure.value or Exception())))
+    @inlineCallbacks
+    def _remove(self, name: str, session: int, reason: str) -> Any:
+        """End a session, and take its procedures away at once: a frozen one cannot answer the router's goodbye."""
+        message = f"evicted by the hub: {reason}"
+        try:
+            yield call_within(
+                self, META_DEADLINE, "wamp.session.kill", session, reason="wamp.close.killed", message=message
+            )
+            registrations = yield self._registered_below((f"consumer.{name}.", f"control.{name}."))
+            for registration in registrations:
+                yield self._take_away(registration, session)
+        except SisockdaqError as error:
+            _log.info("session {session}: {error}", session=session, error=str(error))
 
-        call: Deferred[Any] = self.call(
-            "wamp.session.kill", session, reason="wamp.close.killed", message=f"evicted by the hub: {reason}"
-        )
-        call.addErrback(failed)
+    @inlineCallbacks
+    def _take_away(self, registration: int, session: int) -> Any:
+        try:
+            yield call_within(self, META_DEADLINE, "wamp.registration.remove_callee", registration, session)
+        except SisockdaqError as error:
+            # Its session has ended in the meantime, and the registration with it, or another holds it by now.
+            _log.debug("registration {registration}: {error}", registration=registration, error=str(error))
 
     def _on_session_left(self, session: int, *_: Any) -> None:
         self._do(self.registry.left(session))

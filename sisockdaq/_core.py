@@ -299,13 +299,18 @@ class NodeCore:
         """Call a function that returns a value, a Deferred or a coroutine; return a Deferred."""
         return maybeDeferred(function, *args, **kwargs).addCallback(_settled)
 
+    def plain_data(self, fields: Sequence[str], start: float, end: float, min_stride: float | None) -> Deferred[Any]:
+        """Ask the author's `get_data`; without min_stride where none was given, as a sisock subclass may lack it."""
+        more = () if min_stride is None else (min_stride,)
+        return self.deferred(self.node.get_data, list(fields), start, end, *more)
+
     @inlineCallbacks
     def samples_of_plain(
         self, fields: Sequence[str], start: float, end: float, max_points: int | None, min_stride: float | None
     ) -> Any:
         """Return the `Reply` that an overridden `get_data` stands for."""
         listing = yield self.deferred(self.node.get_schema, start, end)
-        plain = yield self.deferred(self.node.get_data, list(fields), start, end, min_stride)
+        plain = yield self.plain_data(fields, start, end, min_stride)
 
         def read() -> Reply:
             reply = Reply.parse(plain, fields, listing, source=str(self.node.name))

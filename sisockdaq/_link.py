@@ -28,7 +28,7 @@ from autobahn.wamp.exception import ApplicationError, TransportLost
 from autobahn.wamp.serializer import CBORSerializer, JsonSerializer, MsgPackSerializer
 from autobahn.wamp.types import ComponentConfig
 from OpenSSL import SSL
-from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks
+from twisted.internet.defer import CancelledError, Deferred, fail, inlineCallbacks, maybeDeferred
 from twisted.internet.endpoints import SSL4ClientEndpoint, TCP4ClientEndpoint, UNIXClientEndpoint
 from twisted.internet.ssl import Certificate, optionsForClientTLS, platformTrust
 from twisted.internet.task import deferLater
@@ -209,7 +209,7 @@ class Link:
     ) -> None:
         self.session = session
         self.failure: SisockdaqError | None = None
-        self._outcome: None | Failure = None
+        self._outcome: Failure | None = None
         self._ended = False
         self._waiting: list[Deferred[None]] = []
         self._endpoint = endpoint if callable(endpoint) else lambda: endpoint
@@ -345,7 +345,10 @@ def login_error(reason: str, message: str, session: LinkedSession, endpoint: End
 
 def call_within(session: Any, deadline: float, procedure: str, *args: Any, **kwargs: Any) -> Deferred[Any]:
     """Call a procedure; fail with `DeadlineExceeded` after `deadline` seconds, with `error_of` any other failure."""
-    result: Deferred[Any] = session.call(procedure, *args, **kwargs)
+    if not session.is_attached():
+        # A call that is sent before the login is complete is neither answered nor refused by the router.
+        return fail(ConnectionFailed(f"not connected to the router, so {procedure} cannot be called"))
+    result: Deferred[Any] = maybeDeferred(session.call, procedure, *args, **kwargs)
     expired = False
 
     def expire() -> None:

@@ -77,9 +77,7 @@ def procedures(node: Any) -> list[tuple[str, Callable[..., Any], RegisterOptions
         return core.deferred(node.get_fields, start, end).addCallback(lambda reply: plain_values(list(reply)))
 
     def get_data(fields: Sequence[str], start: float, end: float, min_stride: float | None = None) -> Any:
-        # A sisock subclass need not take min_stride.
-        more = () if min_stride is None else (min_stride,)
-        return core.deferred(node.get_data, list(fields), start, end, *more).addCallback(plain_data)
+        return core.plain_data(fields, start, end, min_stride).addCallback(plain_data)
 
     def get_schema(start: float = 1.0, end: float = 0.0) -> Any:
         return core.deferred(node.get_schema, start, end).addCallback(
