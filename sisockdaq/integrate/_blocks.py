@@ -3,6 +3,9 @@
 Where a frame can hold unusable pixels (the fill value of lost packets, NaN), it is worked on in blocks of `BLOCK`
 pixels. Each is searched for them first, several pixels an instruction; only a block that has one in sight goes through
 the slower loop that looks at every pixel. Unusable pixels that are masked anyway cost the search only.
+
+numba's cache notices a change in the file of the function that it compiled, not in the files that this one calls into:
+after a change here, delete `__pycache__`.
 """
 
 from __future__ import annotations
@@ -21,14 +24,16 @@ search reads memory and the sums after it do not. Smaller blocks cost more in ca
 @njit(nogil=True, cache=True)
 def has_unusable(pixels: Any, index: Any, masked: Any, dummy: Any, start: int, stop: int) -> bool:
     """Whether a pixel of the block that is not masked equals `dummy` or is NaN."""
+    # Slices, so that the compiler sees indices from 0 on and takes several pixels at once.
+    values, entries = pixels[start:stop], index[start:stop]
     found = 0
-    for i in range(start, stop):
-        found += (pixels[i] == dummy) | (pixels[i] != pixels[i])
+    for i in range(values.size):
+        found += (values[i] == dummy) | (values[i] != values[i])
     if found == 0:
         return False
     found = 0
-    for i in range(start, stop):
-        found += ((pixels[i] == dummy) | (pixels[i] != pixels[i])) & (index[i] != masked)
+    for i in range(values.size):
+        found += ((values[i] == dummy) | (values[i] != values[i])) & (entries[i] != masked)
     return found > 0
 
 
@@ -37,14 +42,15 @@ def block_maximum(
     pixels: Any, index: Any, masked: Any, dummy: Any, careful: bool, lowest: Any, start: int, stop: int
 ) -> Any:
     """Largest usable pixel of the block, at least `lowest`; only a `careful` look leaves unusable ones out."""
+    values, entries = pixels[start:stop], index[start:stop]
     highest = lowest
     if careful:
-        for i in range(start, stop):
-            if index[i] != masked and pixels[i] != dummy and pixels[i] > highest:
-                highest = pixels[i]
+        for i in range(values.size):
+            if entries[i] != masked and values[i] != dummy and values[i] > highest:
+                highest = values[i]
         return highest
-    for i in range(start, stop):
-        value = pixels[i] if index[i] != masked else lowest
+    for i in range(values.size):
+        value = values[i] if entries[i] != masked else lowest
         highest = max(highest, value)
     return highest
 

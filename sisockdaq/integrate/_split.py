@@ -31,8 +31,9 @@ def _add_pairs(pixels: Any, words: Any, index: Any, share: Any, banks: Any, stri
     one, two, low = np.uint64(1), np.uint64(2), np.uint64(0xFFFF)
     bank1, bank2, bank3 = np.uint64(2 * stride), np.uint64(4 * stride), np.uint64(6 * stride)
     for i in range(start >> 2, stop >> 2):
-        word = words[i]
-        j = np.uint64(i) << two
+        k = np.uint64(i)
+        word = words[k]
+        j = k << two
         lane = (word & low) << one
         value = np.float64(pixels[j])
         banks[lane] += value * np.float64(share[j])

@@ -26,8 +26,9 @@ def _add(pixels: Any, words: Any, index: Any, banks: Any, stride: int, start: in
     two, low = np.uint64(2), np.uint64(0xFFFF)
     bank1, bank2, bank3 = np.uint64(stride), np.uint64(2 * stride), np.uint64(3 * stride)
     for i in range(start >> 2, stop >> 2):
-        word = words[i]
-        j = np.uint64(i) << two
+        k = np.uint64(i)
+        word = words[k]
+        j = k << two
         banks[word & low] += pixels[j]
         banks[((word >> np.uint64(16)) & low) + bank1] += pixels[j + np.uint64(1)]
         banks[((word >> np.uint64(32)) & low) + bank2] += pixels[j + np.uint64(2)]
@@ -98,8 +99,9 @@ def _add_zeros(pixels: Any, words: Any, index: Any, banks: Any, stride: int, zer
     one, two, low = np.uint64(1), np.uint64(2), np.uint64(0xFFFF)
     bank1, bank2, bank3 = np.uint64(stride), np.uint64(2 * stride), np.uint64(3 * stride)
     for i in range(start >> 2, stop >> 2):
-        word = words[i]
-        j = np.uint64(i) << two
+        k = np.uint64(i)
+        word = words[k]
+        j = k << two
         a, b = np.uint64(pixels[j]), np.uint64(pixels[j + np.uint64(1)])
         c, d = np.uint64(pixels[j + np.uint64(2)]), np.uint64(pixels[j + np.uint64(3)])
         # v - 1 has the bit of `zero` only where v is 0 and the subtraction wraps around.

@@ -205,7 +205,7 @@ def _check_shape(integrator: AzimuthalIntegrator, origin: str, shape: tuple[int,
             raise GeometryError(f"{origin}: names no image shape", remedy="give shape=(rows, columns)")
         return
     if known is None:
-        detector.shape = shape
+        detector.shape = detector.max_shape = shape
     elif tuple(known) != tuple(shape):
         raise GeometryError(
             f"{origin}: is for images of {known[0]} × {known[1]} pixels (rows × columns), not {shape[0]} × {shape[1]}",

@@ -151,11 +151,13 @@ def _range(pixels: Pixels, hidden: npt.NDArray[np.bool_], wanted: tuple[float, f
         raise MaskError("the mask hides every pixel", remedy="in a mask, pixels other than 0 are not used")
     if not (np.isfinite(low) and np.isfinite(high)):
         raise GeometryError("the geometry puts pixels at places that are not numbers", remedy="check its parameters")
-    low, high = (max(0.0, low), max(0.0, high)) if wanted is None else (min(wanted), max(wanted))
-    high = high * _FLOAT32_STEP if high > 0 else high / _FLOAT32_STEP
-    if not high > low:
-        raise GeometryError(f"the radial range from {low:g} to {high:g} is empty", remedy="give two different ends")
-    return low, high
+    if wanted is None:
+        low, high = max(0.0, low), max(0.0, high)
+    else:
+        low, high = min(wanted), max(wanted)
+        if not high > low:
+            raise GeometryError(f"the radial range from {low:g} to {high:g} is empty", remedy="give two different ends")
+    return low, high * _FLOAT32_STEP if high > 0 else high / _FLOAT32_STEP
 
 
 def _split_map(
