@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from sisockdaq.detector._jit import compiled
 from sisockdaq.detector._libc import memcpy
 from sisockdaq.detector._tables import (
     CLOSED,
@@ -49,6 +49,7 @@ from sisockdaq.detector._tables import (
     SUSPECT,
     TIMESTAMP,
     TOTAL,
+    Memory,
     Plan,
     State,
 )
@@ -69,7 +70,6 @@ __all__ = [
     "place",
 ]
 
-Pixels = npt.NDArray[Any]
 Masks = npt.NDArray[np.uint8]
 
 ACCEPT, IS_LATE, IS_SUSPECT, NO_ROOM = 0, -1, -2, -3
@@ -81,7 +81,7 @@ _NEAR = 64
 """Two far numbers this close to each other vouch for each other."""
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def find(state: State, number: int) -> int:
     """Return the row of the open or closed frame of that number, or −1."""
     frames = state.frames
@@ -95,14 +95,14 @@ def find(state: State, number: int) -> int:
     return -1
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def is_quiet(plan: Plan, state: State) -> bool:
     """Whether no frame is open and nothing valid has come for the set time: what comes now is a new beginning."""
     scalars = state.scalars
     return bool(scalars[OPEN_COUNT] == 0 and scalars[MONOTONIC] - scalars[LAST_VALID] > plan.timeout_ns)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def judge(plan: Plan, state: State, number: int) -> int:
     """Say whether a frame of a number that is not being assembled may begin: ACCEPT, IS_LATE or IS_SUSPECT."""
     scalars = state.scalars
@@ -122,7 +122,7 @@ def judge(plan: Plan, state: State, number: int) -> int:
     return ACCEPT
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _overtaken(plan: Plan, state: State, number: int) -> bool:
     """Whether newer frames have already overtaken a frame that has not begun."""
     if plan.by_bunch == 0:
@@ -134,8 +134,8 @@ def _overtaken(plan: Plan, state: State, number: int) -> bool:
     return newer >= plan.overtaken_by
 
 
-@njit(nogil=True, cache=True)
-def open_frame(plan: Plan, state: State, pixels: Pixels, masks: Masks, number: int) -> int:
+@compiled
+def open_frame(plan: Plan, state: State, memory: Memory, masks: Masks, number: int) -> int:
     """Begin a frame that `judge` accepted; closes those it overtakes.
 
     Returns
@@ -146,15 +146,15 @@ def open_frame(plan: Plan, state: State, pixels: Pixels, masks: Masks, number: i
     """
     scalars, frames = state.scalars, state.frames
     if scalars[NEWEST] < 0:
-        close_all(plan, state, pixels, masks)
+        close_all(plan, state, memory, masks)
         scalars[FLOOR] = -1
     elif plan.by_bunch:
         while scalars[OPEN_COUNT] >= plan.overtaken_by:
-            _close(plan, state, pixels, masks, _oldest(state, OPEN))
+            _close(plan, state, memory, masks, _oldest(state, OPEN))
     else:
         for row in range(len(frames)):
             if frames[row, STATUS] == OPEN and number - frames[row, NUMBER] >= plan.overtaken_by:
-                _close(plan, state, pixels, masks, row)
+                _close(plan, state, memory, masks, row)
     _promote(state)
     for row in range(len(frames)):
         if frames[row, STATUS] == FREE:
@@ -178,8 +178,8 @@ def open_frame(plan: Plan, state: State, pixels: Pixels, masks: Masks, number: i
     return row
 
 
-@njit(nogil=True, cache=True)
-def accept(plan: Plan, state: State, pixels: Pixels, masks: Masks, row: int, packet: int, timestamp: int) -> None:
+@compiled
+def accept(plan: Plan, state: State, memory: Memory, masks: Masks, row: int, packet: int, timestamp: int) -> None:
     """Count a packet whose pixels are in place; close the frame when it is the last."""
     frames, scalars = state.frames, state.scalars
     state.masks[row, packet >> 3] |= np.uint8(1 << (packet & 7))
@@ -190,38 +190,38 @@ def accept(plan: Plan, state: State, pixels: Pixels, masks: Masks, row: int, pac
     scalars[LAST_VALID] = scalars[MONOTONIC]
     scalars[LATE_RUN] = 0
     if frames[row, SLOT] >= 0:
-        _measure(plan, state, pixels, row, packet)
+        _measure(plan, state, memory, row, packet)
     if frames[row, RECEIVED] == plan.packets:
-        _close(plan, state, pixels, masks, row)
+        _close(plan, state, memory, masks, row)
         _promote(state)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def is_received(state: State, row: int, packet: int) -> bool:
     """Whether the packet is in already."""
     return bool((state.masks[row, packet >> 3] >> (packet & 7)) & 1)
 
 
-@njit(nogil=True, cache=True)
-def close_overdue(plan: Plan, state: State, pixels: Pixels, masks: Masks, drained: int) -> None:
+@compiled
+def close_overdue(plan: Plan, state: State, memory: Memory, masks: Masks, drained: int) -> None:
     """Close the frames whose time was over at the monotonic time `drained` [ns], when all sockets had been read."""
     for row in range(len(state.frames)):
         if state.frames[row, STATUS] == OPEN and state.frames[row, OPENED] + plan.timeout_ns <= drained:
-            _close(plan, state, pixels, masks, row)
+            _close(plan, state, memory, masks, row)
     _promote(state)
 
 
-@njit(nogil=True, cache=True)
-def close_all(plan: Plan, state: State, pixels: Pixels, masks: Masks) -> None:
+@compiled
+def close_all(plan: Plan, state: State, memory: Memory, masks: Masks) -> None:
     """Close every open frame."""
     for row in range(len(state.frames)):
         if state.frames[row, STATUS] == OPEN:
-            _close(plan, state, pixels, masks, row)
+            _close(plan, state, memory, masks, row)
     _promote(state)
 
 
-@njit(nogil=True, cache=True)
-def _close(plan: Plan, state: State, pixels: Pixels, masks: Masks, row: int) -> None:
+@compiled
+def _close(plan: Plan, state: State, memory: Memory, masks: Masks, row: int) -> None:
     frames = state.frames
     frames[row, STATUS] = CLOSED
     state.scalars[OPEN_COUNT] -= 1
@@ -234,38 +234,73 @@ def _close(plan: Plan, state: State, pixels: Pixels, masks: Masks, row: int) -> 
         return
     for packet in range(plan.packets):
         if not is_received(state, row, packet):
-            _fill(plan, pixels, slot, packet)
+            _fill(plan, memory, slot, packet)
 
 
-@njit(nogil=True, cache=True)
-def _fill(plan: Plan, pixels: Pixels, slot: int, packet: int) -> None:
+@compiled
+def _fill(plan: Plan, memory: Memory, slot: int, packet: int) -> None:
     backward = plan.step[packet // plan.stream_packets] < 0
     for segment in range(plan.first[packet], plan.first[packet + 1]):
         count = plan.length[segment]
         begin = slot * plan.slot_pixels + plan.offset[segment] - (count - 1 if backward else 0)
-        for i in range(np.uint64(begin), np.uint64(begin + count)):
-            pixels[i] = plan.fill
+        if plan.item == 1:
+            _fill_run(memory.one, begin, count, plan.fill)
+        elif plan.item == 2:
+            _fill_run(memory.two, begin, count, plan.fill)
+        else:
+            _fill_run(memory.four, begin, count, plan.fill)
 
 
-@njit(nogil=True, cache=True)
-def _measure(plan: Plan, state: State, pixels: Pixels, row: int, packet: int) -> None:
+@compiled
+def _fill_run(pixels: npt.NDArray[Any], begin: int, count: int, value: int) -> None:
+    for i in range(np.uint64(begin), np.uint64(begin + count)):
+        pixels[i] = value
+
+
+@compiled
+def _measure(plan: Plan, state: State, memory: Memory, row: int, packet: int) -> None:
     """Add a packet to its frame's sum and maximum, while its pixels are still in the cache."""
     backward = plan.step[packet // plan.stream_packets] < 0
-    fill = pixels.dtype.type(plan.fill)
-    total = np.uint64(0)
-    highest = pixels.dtype.type(0)
     for segment in range(plan.first[packet], plan.first[packet + 1]):
         count = plan.length[segment]
         begin = state.frames[row, SLOT] * plan.slot_pixels + plan.offset[segment] - (count - 1 if backward else 0)
-        for i in range(np.uint64(begin), np.uint64(begin + count)):
-            value = pixels[i] if pixels[i] != fill else pixels.dtype.type(0)
-            total += np.uint64(value)
-            highest = max(highest, value)
-    state.frames[row, TOTAL] += np.int64(total)
-    state.frames[row, MAXIMUM] = max(state.frames[row, MAXIMUM], np.int64(highest))
+        if plan.item == 1:
+            total, highest = _sum_small(memory.one, begin, count, plan.fill)
+        elif plan.item == 2:
+            total, highest = _sum_small(memory.two, begin, count, plan.fill)
+        else:
+            total, highest = _sum_large(memory.four, begin, count, plan.fill)
+        state.frames[row, TOTAL] += total
+        state.frames[row, MAXIMUM] = max(state.frames[row, MAXIMUM], highest)
 
 
-@njit(nogil=True, cache=True)
+@compiled
+def _sum_small(pixels: npt.NDArray[Any], begin: int, count: int, fill: int) -> tuple[int, int]:
+    """Sum and maximum of a run of at most 65536 pixels of one or two bytes, without fill: 32 bits hold the sum."""
+    lost = pixels.dtype.type(fill)
+    total = np.uint32(0)
+    highest = pixels.dtype.type(0)
+    for i in range(np.uint64(begin), np.uint64(begin + count)):
+        value = pixels[i] if pixels[i] != lost else pixels.dtype.type(0)
+        total = np.uint32(total + np.uint32(value))
+        highest = max(highest, value)
+    return np.int64(total), np.int64(highest)  # type: ignore[return-value]
+
+
+@compiled
+def _sum_large(pixels: npt.NDArray[Any], begin: int, count: int, fill: int) -> tuple[int, int]:
+    """Sum and maximum of a run of pixels of four bytes, without fill."""
+    lost = pixels.dtype.type(fill)
+    total = np.uint64(0)
+    highest = pixels.dtype.type(0)
+    for i in range(np.uint64(begin), np.uint64(begin + count)):
+        value = pixels[i] if pixels[i] != lost else pixels.dtype.type(0)
+        total += np.uint64(value)
+        highest = max(highest, value)
+    return np.int64(total), np.int64(highest)  # type: ignore[return-value]
+
+
+@compiled
 def _oldest(state: State, status: int) -> int:
     """Row of the frame of lowest number with this status, or −1."""
     found = -1
@@ -277,7 +312,7 @@ def _oldest(state: State, status: int) -> int:
     return found
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _promote(state: State) -> None:
     """Hand closed frames that wait for no older one to the engine, in order."""
     scalars, frames = state.scalars, state.frames
@@ -292,8 +327,8 @@ def _promote(state: State) -> None:
         scalars[FLOOR] = max(scalars[FLOOR], frames[row, NUMBER])
 
 
-@njit(nogil=True, cache=True)
-def place(plan: Plan, state: State, pixels: Pixels, source: int, slot: int, packet: int) -> None:
+@compiled
+def place(plan: Plan, state: State, memory: Memory, source: int, slot: int, packet: int) -> None:
     """Copy a payload that lies at byte `source` of ``state.linear`` to where it belongs."""
     stream = packet // plan.stream_packets
     target = slot * plan.slot_pixels
@@ -309,8 +344,12 @@ def place(plan: Plan, state: State, pixels: Pixels, source: int, slot: int, pack
         at = target + plan.offset[segment]
         for _ in range(plan.length[segment]):
             if plan.nibbles:
-                pixels[at] = (state.linear[source + (taken >> 1)] >> (4 * (taken & 1))) & 15
+                memory.one[at] = (state.linear[source + (taken >> 1)] >> (4 * (taken & 1))) & 15
+            elif plan.item == 1:
+                memory.one[at] = state.linear[source + taken]
+            elif plan.item == 2:
+                memory.two[at] = state.linear_pixels.two[(source >> 1) + taken]
             else:
-                pixels[at] = state.linear_pixels[source // plan.item + taken]
+                memory.four[at] = state.linear_pixels.four[(source >> 2) + taken]
             at += plan.step[stream]
             taken += 1

@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit, types
+from numba import types
+
+from sisockdaq.detector._jit import compiled
 
 __all__ = [
     "CLOCK_MONOTONIC",
@@ -48,7 +50,7 @@ memcpy: Any = types.ExternalFunction("memcpy", types.uintp(types.uintp, types.ui
 _clock_gettime: Any = types.ExternalFunction("clock_gettime", types.int32(types.int32, types.uintp))
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def clock_ns(clock: int, work: npt.NDArray[np.int64], address: int) -> int:
     """Return a clock [ns]; `work` (int64, 2), which lies at `address`, takes the kernel's answer."""
     _clock_gettime(clock, address)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from sisockdaq.detector._libc import CONTROL_WORDS, IOV_MAX, MESSAGE_WORDS
 from sisockdaq.detector.layout import Layout
 
-__all__ = ["COUNTERS", "Plan", "State", "make_plan", "make_state"]
+__all__ = ["COUNTERS", "Memory", "Plan", "State", "make_plan", "make_state", "memory_of"]
 
 Ints = npt.NDArray[np.int64]
 
@@ -101,6 +101,20 @@ class Plan(NamedTuple):
     clock_address: int
 
 
+class Memory(NamedTuple):
+    """The same memory as bytes and as pixels of two and four bytes."""
+
+    one: npt.NDArray[np.uint8]
+    two: npt.NDArray[np.uint16]
+    four: npt.NDArray[np.uint32]
+
+
+def memory_of(flat: npt.NDArray[Any]) -> Memory:
+    """Return the views of a contiguous row of memory."""
+    octets = flat.view(np.uint8)
+    return Memory(octets, octets[: len(octets) // 2 * 2].view("<u2"), octets[: len(octets) // 4 * 4].view("<u4"))
+
+
 class State(NamedTuple):
     """What the kernel changes.
 
@@ -125,10 +139,10 @@ class State(NamedTuple):
     clock: Ints
     linear: npt.NDArray[np.uint8]
     words: Ints
-    linear_pixels: npt.NDArray[Any]
+    linear_pixels: Memory
 
 
-def make_state(layout: Layout, overtaken_by: int, sockets: list[int], wake: int) -> State:
+def make_state(layout: Layout, overtaken_by: int, sockets: list[int], wake: int, *, trains: bool = False) -> State:
     """Allocate a state.
 
     Parameters
@@ -141,6 +155,8 @@ def make_state(layout: Layout, overtaken_by: int, sockets: list[int], wake: int)
         File descriptors, one a stream.
     wake : int
         File descriptor that interrupts the wait when it becomes readable.
+    trains : bool
+        Whether the sockets hand over trains of packets whole.
     """
     options = layout.options
     frames, pieces = 2 * overtaken_by + 4, _most_pieces(layout)
@@ -148,7 +164,7 @@ def make_state(layout: Layout, overtaken_by: int, sockets: list[int], wake: int)
     linear = np.zeros(messages * MESSAGE_BYTES, np.uint8)
     streams = np.zeros((options.streams, STREAM_COLUMNS), np.int64)
     streams[:, NEXT_FRAME] = -1
-    streams[:, TRAIN] = 1
+    streams[:, TRAIN] = 2 if trains else 1
     streams[:, MODULE] = options.module_ids or -1
     scalars = np.zeros(SCALARS, np.int64)
     scalars[[FLOOR, NEWEST, SUSPECT, SOCKET]] = -1
@@ -171,17 +187,25 @@ def make_state(layout: Layout, overtaken_by: int, sockets: list[int], wake: int)
         clock=np.zeros(2, np.int64),
         linear=linear,
         words=linear.view(np.int64),
-        linear_pixels=linear.view(options.dtype),
+        linear_pixels=memory_of(linear),
     )
 
 
 def make_plan(
-    layout: Layout, state: State, pixels: npt.NDArray[Any], *, overtaken_by: int, timeout: float, by_bunch: bool
+    layout: Layout,
+    state: State,
+    pixels: npt.NDArray[Any],
+    *,
+    overtaken_by: int,
+    timeout: float,
+    by_bunch: bool,
+    trains: bool = False,
 ) -> Plan:
     """Gather the constants; `pixels` is the producer's memory, (slots, ny, nx), `timeout` in seconds."""
     options = layout.options
     item = options.dtype.itemsize
     pieces = _most_pieces(layout)
+    a_message = pieces if trains else 1
     return Plan(
         streams=options.streams,
         stream_packets=options.packets_per_stream,
@@ -198,7 +222,7 @@ def make_plan(
         slot_pixels=pixels.strides[0] // item,
         pixels_address=pixels.ctypes.data,
         most_pieces=pieces,
-        most_messages=max(1, min(_MOST_MESSAGES, options.packets_per_stream)),
+        most_messages=max(1, min(_MOST_MESSAGES, options.packets_per_stream // a_message)),
         fixed_modules=int(options.module_ids is not None),
         first=layout.first,
         offset=layout.offset,

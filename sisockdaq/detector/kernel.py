@@ -19,15 +19,13 @@ overtake the others; and a frame's time is over only when all sockets have been 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from sisockdaq.detector import _assembly as assembly
 from sisockdaq.detector._assembly import accept, close_overdue, find, is_quiet, is_received, judge, open_frame, place
+from sisockdaq.detector._jit import compiled
 from sisockdaq.detector._libc import (
     CLOCK_MONOTONIC,
     CLOCK_REALTIME,
@@ -74,10 +72,12 @@ from sisockdaq.detector._tables import (
     STATUS,
     TRAIN,
     WRONG_RUN,
+    Memory,
     Plan,
     State,
     make_plan,
     make_state,
+    memory_of,
 )
 from sisockdaq.detector.description import HEADER_BYTES, DetectorOptions
 from sisockdaq.detector.formats import HEADER_VERSION
@@ -85,7 +85,6 @@ from sisockdaq.detector.layout import Layout
 
 __all__ = ["FRAMES", "IDLE", "NEED_SLOT", "RECORDED", "WOKEN", "packet_bytes", "receive", "warm_up"]
 
-Pixels = npt.NDArray[Any]
 Masks = npt.NDArray[np.uint8]
 
 FRAMES, NEED_SLOT, WOKEN, IDLE, RECORDED = 1, 2, 3, 4, 5
@@ -103,33 +102,33 @@ _SPARE, _NOWHERE = -1, -2
 _LARGEST_NUMBER = 1 << 62
 
 
-def warm_up(bit_depths: Iterable[int] = (8, 16, 32)) -> None:
-    """Compile the loop for images of these depths, or load it from the cache: not to be left to the first packet."""
-    for bit_depth in bit_depths:
-        options = DetectorOptions.checked(model="eiger", bit_depth=bit_depth, module_positions={0: (0, 0, 513, 255)})
-        pixels = np.zeros((1, *options.shape), options.dtype)
-        masks = np.zeros((1, -(-options.packets_per_frame // 8)), np.uint8)
-        bell = os.eventfd(1)
-        try:
-            layout = Layout.of(options)
-            state = make_state(layout, 1, [-1], bell)
-            plan = make_plan(layout, state, pixels, overtaken_by=1, timeout=1.0, by_bunch=False)
-            receive(plan, state, pixels.reshape(-1), masks, 0)
-            assembly.close_all(plan, state, pixels.reshape(-1), masks)
-        finally:
-            os.close(bell)
+def warm_up() -> None:
+    """Compile the loop, or load it from the cache: not to be left to the first packet."""
+    options = DetectorOptions.checked(model="eiger", module_positions={0: (0, 0, 513, 255)})
+    masks = np.zeros((1, -(-options.packets_per_frame // 8)), np.uint8)
+    pixels = np.zeros((1, *options.shape), options.dtype)
+    memory = memory_of(pixels.reshape(-1))
+    bell = os.eventfd(1)
+    try:
+        layout = Layout.of(options)
+        state = make_state(layout, 1, [-1], bell)
+        plan = make_plan(layout, state, pixels, overtaken_by=1, timeout=1.0, by_bunch=False)
+        receive(plan, state, memory, masks, 0)
+        assembly.close_all(plan, state, memory, masks)
+    finally:
+        os.close(bell)
 
 
-@njit(nogil=True, cache=True)
-def receive(plan: Plan, state: State, pixels: Pixels, masks: Masks, wait_ms: int) -> int:
+@compiled
+def receive(plan: Plan, state: State, memory: Memory, masks: Masks, wait_ms: int) -> int:
     """Receive until there is something for the engine to do; see `FRAMES` and its companions.
 
     Parameters
     ----------
     plan, state
         As made for this detector and these sockets.
-    pixels : ndarray, (slots × pixels,)
-        All slots' memory, flat.
+    memory : Memory
+        All slots' pixels, flat.
     masks : ndarray of uint8, (slots, ⌈packets / 8⌉)
     wait_ms : int
         Longest time without a packet before it comes back with IDLE [ms].
@@ -137,7 +136,7 @@ def receive(plan: Plan, state: State, pixels: Pixels, masks: Masks, wait_ms: int
     scalars = state.scalars
     while True:
         if scalars[SOCKET] >= 0:
-            if not _process(plan, state, pixels, masks):
+            if not _process(plan, state, memory, masks):
                 return NEED_SLOT
             if scalars[DONE_COUNT] > 0:
                 return FRAMES
@@ -146,12 +145,12 @@ def receive(plan: Plan, state: State, pixels: Pixels, masks: Masks, wait_ms: int
             if _take(plan, state, stream) and scalars[RECORD]:
                 return RECORDED
             continue
-        code = _wait(plan, state, pixels, masks, wait_ms)
+        code = _wait(plan, state, memory, masks, wait_ms)
         if code:
             return code
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _next_ready(state: State) -> int:
     for stream in range(len(state.streams)):
         if state.streams[stream, BUDGET] > 0:
@@ -159,14 +158,14 @@ def _next_ready(state: State) -> int:
     return -1
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _tick(plan: Plan, state: State) -> None:
     state.scalars[MONOTONIC] = clock_ns(CLOCK_MONOTONIC, state.clock, plan.clock_address)
     state.scalars[REALTIME] = clock_ns(CLOCK_REALTIME, state.clock, plan.clock_address)
 
 
-@njit(nogil=True, cache=True)
-def _wait(plan: Plan, state: State, pixels: Pixels, masks: Masks, wait_ms: int) -> int:
+@compiled
+def _wait(plan: Plan, state: State, memory: Memory, masks: Masks, wait_ms: int) -> int:
     """Wait for packets; close what is overdue. Returns 0 to go on, else why `receive` must come back."""
     ready = poll(plan.poll_address, plan.streams + 1, wait_ms)
     _tick(plan, state)
@@ -180,7 +179,7 @@ def _wait(plan: Plan, state: State, pixels: Pixels, masks: Masks, wait_ms: int) 
         else:
             state.streams[stream, DRAINED] = now
         drained = min(drained, state.streams[stream, DRAINED])
-    close_overdue(plan, state, pixels, masks, drained)
+    close_overdue(plan, state, memory, masks, drained)
     if state.scalars[DONE_COUNT] > 0:
         return FRAMES
     if (state.poll[plan.streams, 1] >> 16) & _POLLIN:
@@ -188,7 +187,7 @@ def _wait(plan: Plan, state: State, pixels: Pixels, masks: Masks, wait_ms: int) 
     return IDLE if ready == 0 else 0
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _take(plan: Plan, state: State, stream: int) -> bool:
     """Read one batch from a socket that is ready; False where nothing was left in it."""
     scalars, streams = state.scalars, state.streams
@@ -211,7 +210,7 @@ def _take(plan: Plan, state: State, stream: int) -> bool:
     return True
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _predict(plan: Plan, state: State, stream: int) -> int:
     """Give each packet of the next batch its place; returns how many messages to ask for."""
     messages, parts, landing = state.messages, state.parts, state.landing
@@ -246,7 +245,7 @@ def _predict(plan: Plan, state: State, stream: int) -> int:
     return wanted
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _aim(plan: Plan, state: State, part: int, slot: int, packet: int) -> int:
     """Name the image's segments of a packet as the next parts of a message; returns the part after them."""
     base = plan.pixels_address + slot * plan.slot_pixels * plan.item
@@ -257,7 +256,7 @@ def _aim(plan: Plan, state: State, part: int, slot: int, packet: int) -> int:
     return part
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _first_place(plan: Plan, state: State, stream: int) -> tuple[int, int, int]:
     """Where a stream's next packet should belong: (row, frame number, packet of the stream)."""
     number = state.streams[stream, NEXT_FRAME]
@@ -267,7 +266,7 @@ def _first_place(plan: Plan, state: State, stream: int) -> tuple[int, int, int]:
     return _next_frame(state, number)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _next_frame(state: State, number: int) -> tuple[int, int, int]:
     found = _SPARE
     for row in range(len(state.frames)):
@@ -278,7 +277,7 @@ def _next_frame(state: State, number: int) -> tuple[int, int, int]:
     return found, (state.frames[found, NUMBER] if found >= 0 else number), 0
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _next_place(plan: Plan, state: State, stream: int, row: int, number: int, packet: int) -> tuple[int, int, int]:
     """Go on from a place to the next one that is not taken."""
     first = stream * plan.stream_packets
@@ -293,7 +292,7 @@ def _next_place(plan: Plan, state: State, stream: int, row: int, number: int, pa
         row, number, packet = _next_frame(state, number)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _slot_of(state: State, row: int) -> int:
     if row >= 0:
         return int(state.frames[row, SLOT])
@@ -302,8 +301,8 @@ def _slot_of(state: State, row: int) -> int:
     return -1
 
 
-@njit(nogil=True, cache=True)
-def _process(plan: Plan, state: State, pixels: Pixels, masks: Masks) -> bool:
+@compiled
+def _process(plan: Plan, state: State, memory: Memory, masks: Masks) -> bool:
     """Handle the batch that was read, from where it was left; False when the engine must act first."""
     scalars = state.scalars
     stream = scalars[SOCKET]
@@ -315,7 +314,7 @@ def _process(plan: Plan, state: State, pixels: Pixels, masks: Masks) -> bool:
             _linearise(plan, state)
         pieces = -(-length // size)
         while scalars[PIECE] < pieces:
-            if not _packet(plan, state, pixels, masks, scalars[PIECE], size, length):
+            if not _packet(plan, state, memory, masks, scalars[PIECE], size, length):
                 return False
             scalars[PIECE] += 1
         state.streams[stream, TRAIN] = max(pieces, state.streams[stream, TRAIN] - 1)
@@ -325,7 +324,7 @@ def _process(plan: Plan, state: State, pixels: Pixels, masks: Masks) -> bool:
     return True
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def packet_bytes(state: State, message: int, length: int) -> int:
     """Size of the packets in a message: as the kernel says of a train, else the message itself (1 where empty)."""
     if state.messages[message, 5] >= 20 and state.control[message, 1] == _GRO:
@@ -333,7 +332,7 @@ def packet_bytes(state: State, message: int, length: int) -> int:
     return max(1, length)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _linearise(plan: Plan, state: State) -> None:
     """Copy the payloads of the rest of the batch out of the image, each behind its header."""
     scalars = state.scalars
@@ -352,8 +351,8 @@ def _linearise(plan: Plan, state: State) -> None:
     scalars[LINEAR_FROM] = min(scalars[LINEAR_FROM], begin)
 
 
-@njit(nogil=True, cache=True)
-def _packet(plan: Plan, state: State, pixels: Pixels, masks: Masks, piece: int, size: int, length: int) -> bool:
+@compiled
+def _packet(plan: Plan, state: State, memory: Memory, masks: Masks, piece: int, size: int, length: int) -> bool:
     """Check one packet, see that its pixels are in place, count it; False when a slot is needed first."""
     counters = state.counters
     stream, message = state.scalars[SOCKET], state.scalars[MESSAGE]
@@ -386,12 +385,12 @@ def _packet(plan: Plan, state: State, pixels: Pixels, masks: Masks, piece: int, 
             return True
         if state.scalars[FREE_COUNT] == 0 and state.scalars[RING_FULL] == 0:
             return False
-    return _settle(plan, state, pixels, masks, piece, at, row, number, packet)
+    return _settle(plan, state, memory, masks, piece, at, row, number, packet)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _settle(
-    plan: Plan, state: State, pixels: Pixels, masks: Masks, piece: int, at: int, row: int, number: int, packet: int
+    plan: Plan, state: State, memory: Memory, masks: Masks, piece: int, at: int, row: int, number: int, packet: int
 ) -> bool:
     """Put a good packet into its place, unless it landed there, and count it; False when room is needed first."""
     stream, message = state.scalars[SOCKET], state.scalars[MESSAGE]
@@ -402,21 +401,21 @@ def _settle(
     if not in_place:
         _linearise(plan, state)
     if row < 0:
-        row = open_frame(plan, state, pixels, masks, number)
+        row = open_frame(plan, state, memory, masks, number)
         if row < 0:
             return False
     if slot >= 0 and not in_place:
-        place(plan, state, pixels, at + HEADER_BYTES, slot, packet)
+        place(plan, state, memory, at + HEADER_BYTES, slot, packet)
         state.counters[MOVED] += 1
     state.counters[PACKETS] += 1
     state.counters[BYTES] += plan.datagram
     state.streams[stream, NEXT_FRAME] = number
     state.streams[stream, NEXT_PACKET] = packet - stream * plan.stream_packets + 1
-    accept(plan, state, pixels, masks, row, packet, state.words[(at >> 3) + 3])
+    accept(plan, state, memory, masks, row, packet, state.words[(at >> 3) + 3])
     return True
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _invalid(plan: Plan, state: State, stream: int, header: int) -> int:
     """Return the counter of what is wrong with a header, or 0."""
     words = state.words

@@ -145,7 +145,8 @@ class Receiver:
         """Make the kernel's tables and touch all memory, so that nothing is left to do when packets come."""
         layout = Layout.of(self.options)
         descriptors = [one.fileno() for one in self._sockets]
-        self._state = tables.make_state(layout, self.settings.overtaken_by, descriptors, self._wake)
+        self.trains = take_trains(self._sockets, self.options)
+        self._state = tables.make_state(layout, self.settings.overtaken_by, descriptors, self._wake, trains=self.trains)
         self._state.scalars[tables.RECORD] = int(self._recorder is not None)
         self._plan = tables.make_plan(
             layout,
@@ -154,11 +155,11 @@ class Receiver:
             overtaken_by=self.settings.overtaken_by,
             timeout=self.settings.frame_timeout,
             by_bunch=self.settings.image_id == "bunch_id",
+            trains=self.trains,
         )
         self._producer.pixels[...] = self.options.gap_value
-        self._pixels = flat_pixels(self._producer.pixels)
-        self.trains = take_trains(self._sockets, self.options)
-        kernel.warm_up([8 * self.options.dtype.itemsize])
+        self._memory = tables.memory_of(flat_pixels(self._producer.pixels))
+        kernel.warm_up()
 
     # The outer face: any thread.
 
@@ -250,7 +251,7 @@ class Receiver:
     def _loop(self) -> None:
         while not self._stopping.is_set():
             self._take_slots()
-            code = kernel.receive(self._plan, self._state, self._pixels, self._producer.packet_masks, _WAIT_MS)
+            code = kernel.receive(self._plan, self._state, self._memory, self._producer.packet_masks, _WAIT_MS)
             if code == kernel.RECORDED:
                 self._record()
             elif code == kernel.NEED_SLOT:
@@ -264,7 +265,7 @@ class Receiver:
 
     def _finish(self) -> None:
         try:
-            close_all(self._plan, self._state, self._pixels, self._producer.packet_masks)
+            close_all(self._plan, self._state, self._memory, self._producer.packet_masks)
             self._publish_done()
             if name := self._account.acquisition:
                 self._mark(self._account.stop(name, "failed" if self.error else "stopped", self._losses()))
