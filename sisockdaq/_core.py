@@ -25,6 +25,7 @@ from twisted.python.failure import Failure
 
 from sisockdaq._feed import Feeds
 from sisockdaq._link import Credentials, call_within, the_reactor
+from sisockdaq._runner import RunnerLink
 from sisockdaq._workers import Workers
 from sisockdaq.downsample import thin
 from sisockdaq.errors import ConfigurationError, SisockdaqError
@@ -106,10 +107,12 @@ class NodeCore:
         self.controls: dict[str, tuple[Callable[..., Any], bool]] = {}
         self.started = time.time()
         self.listed = False
+        self.managed = False
         self.errors = 0
         self._set_up: Deferred[None] | None = None
         self._membership: Deferred[Any] | None = None
         self._bell = Bell()
+        self._runner: RunnerLink | None = None
         self._timers: list[LoopingCall] = []
         self._ended = threading.Event()
         self._said: str | None = None
@@ -158,6 +161,12 @@ class NodeCore:
         asked: Deferred[None] = Deferred()
         self._guarded(self._stay_listed(asked))
         yield asked
+
+    def unmanaged(self) -> RunnerLink | None:
+        """Return what brings the node back when a script runs it; None for a node that `sisockdaq.session` runs."""
+        if not self.managed and self._runner is None:
+            self._runner = RunnerLink(self.node)
+        return self._runner
 
     def left(self) -> None:
         """The connection is gone: stop what waits on it."""

@@ -29,7 +29,10 @@ from sisockdaq.state import StateDirectory
 
 __all__ = [
     "BASE_URI",
+    "OCS_PORT",
     "REALM",
+    "SISOCK_HOST",
+    "SISOCK_PORT",
     "WAMP_SECRET",
     "WAMP_URI",
     "WAMP_USER",
@@ -45,9 +48,16 @@ WAMP_USER = os.environ.get("WAMP_USER", "server")
 WAMP_SECRET = os.environ.get("WAMP_SECRET", "")
 """Its secret. There is no default: without one the login is refused."""
 
-WAMP_URI = (
-    f"wss://{os.environ.get('CROSSBAR_HOST', 'sisock-crossbar')}:{os.environ.get('CROSSBAR_TLS_PORT', '8080')}/ws"
-)
+SISOCK_HOST = os.environ.get("CROSSBAR_HOST", "sisock-crossbar")
+"""The router's host, for a node that is started without a site."""
+
+SISOCK_PORT = int(os.environ.get("CROSSBAR_TLS_PORT", "8080"))
+"""Port of the router's TLS WebSocket."""
+
+OCS_PORT = int(os.environ.get("CROSSBAR_OCS_PORT", "8001"))
+"""Port of the plain WebSocket of OCS agents."""
+
+WAMP_URI = f"wss://{SISOCK_HOST}:{SISOCK_PORT}/ws"
 """The router's TLS WebSocket, for a node that is started without a site."""
 
 REALM = os.environ.get("WAMP_REALM", "sisockdaq")
@@ -243,6 +253,9 @@ class DataNodeServer(LinkedSession):
     def onJoin(self, details: Any) -> Any:  # noqa: N802 - autobahn's name
         """Register the procedures, ask the hub to list this node, then call `after_onJoin`."""
         core = self._core()
+        runner = core.unmanaged()
+        if runner is not None:
+            runner.joined()
         yield core.set_up()
         yield core.enter(procedures(self))
         yield self.after_onJoin(details)
@@ -253,9 +266,13 @@ class DataNodeServer(LinkedSession):
         return super().onLeave(details)
 
     def onDisconnect(self) -> None:  # noqa: N802 - autobahn's name
-        """Fail what was asked over the lost connection."""
-        self._core().left()
+        """Fail what was asked over the lost connection; a node that a script runs connects again."""
+        core = self._core()
+        core.left()
         super().onDisconnect()
+        runner = core.unmanaged()
+        if runner is not None:
+            runner.lost()
 
     def _listing(self, start: float, end: float) -> FieldList:
         first, last = schema.resolve_interval(start, end, time.time(), allow_empty=True)

@@ -92,6 +92,7 @@ class NodeHost:
             "credentials": credentials,
         }
         self.node = kind(ComponentConfig(endpoint.realm, extra))
+        self.node._core().managed = True
         self.link = Link(self.node, endpoint)
 
     @inlineCallbacks
