@@ -484,6 +484,7 @@ class WriterEngine:
         status: dict[str, Any] = {
             "state": str(self.machine.state),
             "source": source.source if source is not None else None,
+            "sources": self.sources,
             "acquisition": record.request.acquisition if record else None,
             "acquisition_state": str(record.state) if record else None,
             "message": (record.message or progress.message) if record else "",
