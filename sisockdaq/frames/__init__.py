@@ -3,12 +3,12 @@
 Most users need only this module: `make_consumer` and `make_producer`, which choose the back end by an address, and
 the marks and frames that come out of it.
 
-==================================  =======================================================================
-address                             what it is
-==================================  =======================================================================
+====================================  =======================================================================
+address                               what it is
+====================================  =======================================================================
 ``ring:///run/frames-receiver.sock``  shared memory on this machine, at that unix socket; all policies
-``stream2://host:31001``            DECTRIS Stream V2 over ZeroMQ: a producer binds and pushes, a consumer pulls
-==================================  =======================================================================
+``stream2://host:31001``              DECTRIS Stream V2 over ZeroMQ: a producer binds and pushes, a consumer pulls
+====================================  =======================================================================
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def make_producer(address: str, description: Description, *, slots: int = 64, **
     slots : int
         Frames in the pool.
     **options
-        Of the back end: `RingProducer` (``hang_after``).
+        Of the back end: `RingProducer` (``hang_after``), `Stream2Producer` (``compression``, ``queue``, ``patience``).
 
     Raises
     ------
@@ -89,6 +89,10 @@ def make_producer(address: str, description: Description, *, slots: int = 64, **
         from sisockdaq.frames.ring import RingProducer
 
         return RingProducer(Path(place), description, slots, **options)
+    if kind == "stream2":
+        from sisockdaq.frames.stream2_bus import Stream2Producer
+
+        return Stream2Producer(_zeromq(place), description, slots, **options)
     raise _unknown(address)
 
 
@@ -104,7 +108,7 @@ def make_consumer(address: str, *, name: str, policy: Policy | str = "lossless",
     policy : Policy or str
         Or as in a site file: ``lossless``, ``latest``, ``every: n``.
     **options
-        Of the back end: `RingConsumer` (``reports``).
+        Of the back end: `RingConsumer` (``reports``), `Stream2Consumer` (``reports``, ``queue``, ``unpack``).
 
     Raises
     ------
@@ -120,12 +124,21 @@ def make_consumer(address: str, *, name: str, policy: Policy | str = "lossless",
         from sisockdaq.frames.ring import RingConsumer
 
         return RingConsumer(Path(place), name, chosen, **options)
+    if kind == "stream2":
+        from sisockdaq.frames.stream2_bus import Stream2Consumer
+
+        return Stream2Consumer(_zeromq(place), name, chosen, **options)
     raise _unknown(address)
 
 
 def _split(address: str) -> tuple[str, str]:
     parts = urlsplit(address)
     return parts.scheme, parts.netloc + parts.path
+
+
+def _zeromq(place: str) -> str:
+    """Return ZeroMQ's address: a path is a unix socket, anything else a host and port."""
+    return f"ipc://{place}" if place.startswith("/") else f"tcp://{place}"
 
 
 def _unknown(address: str) -> ConfigurationError:

@@ -22,7 +22,7 @@ Request = Arm | Stop | Report
 
 
 class Producer(Protocol):
-    """The writing end. All methods but `requests` handling are for one thread; nothing here blocks on a consumer.
+    """The writing end. All methods are for one thread (`status` for any); nothing here blocks on a consumer.
 
     Attributes
     ----------
@@ -54,7 +54,7 @@ class Producer(Protocol):
         """Change ``meta`` of the description (shape and dtype stay): a new epoch for every consumer."""
 
     def on_request(self, handler: Callable[[str, Request], None]) -> None:
-        """Call ``handler(consumer_name, request)`` for `Arm` and `Stop`, from the producer's own thread."""
+        """Call ``handler(consumer_name, request)`` for `Arm` and `Stop`, from a thread of the back end's."""
 
     def status(self) -> dict[str, Any]:
         """``{"slots", "slots_free", "published", "consumers": {name: {"policy", "taken", "dropped", …}}}``."""
@@ -64,20 +64,19 @@ class Producer(Protocol):
 
 
 class BorrowedFrame(Protocol):
-    """A frame in a consumer's hands; a context manager that releases it.
+    """A frame in a consumer's hands; a context manager that releases it."""
 
-    Attributes
-    ----------
-    header : FrameHeader
-    pixels : ndarray
-        Read-only view of the slot; not to be used after `release`.
-    packet_mask : ndarray of uint8
-        As `Producer.packet_masks`, of this frame.
-    """
+    @property
+    def header(self) -> FrameHeader:
+        """Everything about the frame but its pixels."""
 
-    header: FrameHeader
-    pixels: npt.NDArray[Any]
-    packet_mask: npt.NDArray[np.uint8]
+    @property
+    def pixels(self) -> npt.NDArray[Any]:
+        """Read-only view of the slot; not to be used after `release`."""
+
+    @property
+    def packet_mask(self) -> npt.NDArray[np.uint8]:
+        """As `Producer.packet_masks`, of this frame."""
 
     def valid(self) -> bool:
         """Whether the slot still holds this frame; False once the source took it back (check after use)."""

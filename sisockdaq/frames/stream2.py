@@ -257,15 +257,16 @@ def _plain(encoder: Any, value: Any) -> None:
 
 def _tagged(item: npt.NDArray[Any] | EncodedArray) -> cbor2.CBORTag:
     """Return an array with its tags, for messages that are small."""
-    typed, order, content = _TAG_OF[item.dtype], _TAG_ROW_MAJOR, None
+    order = _TAG_ROW_MAJOR
+    content: Any
     if isinstance(item, EncodedArray):
         order = _TAG_COLUMN_MAJOR if item.column_major else order
         content = item.payload
         if item.compression != "none":
-            content = cbor2.CBORTag(_TAG_COMPRESSED, [item.compression, _element(item.compression, item), item.payload])
-    return cbor2.CBORTag(
-        order, [list(item.shape), cbor2.CBORTag(typed, item.tobytes() if content is None else content)]
-    )
+            content = cbor2.CBORTag(_TAG_COMPRESSED, [item.compression, _element(item.compression, item), content])
+    else:
+        content = item.tobytes()
+    return cbor2.CBORTag(order, [list(item.shape), cbor2.CBORTag(_TAG_OF[item.dtype], content)])
 
 
 def _element(compression: str, item: npt.NDArray[Any] | EncodedArray) -> int:

@@ -1,7 +1,7 @@
 """What every back end of the frame plane must do; `test_bus_*.py` run this suite against each.
 
-A back end brings a `Plane`: how to make the two ends. What it cannot do by its nature (a stream without a back
-channel has no policies at the source) it says in the plane's flags, and those tests are left out there.
+A back end brings a `Plane`: how to make the two ends. One without a way back to its source (a stream) keeps
+`BusContract`, all others keep `BackChannelContract` as well.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Plane(Protocol):
     """The two ends of a back end under test; everything made is closed by the fixture."""
 
     has_back_channel: bool
-    """Requests reach the source, slots are held, and the source's ledger counts each consumer by name."""
+    """The source knows its consumers; without, they only see what is published once they are connected."""
 
     def producer(self, description: Description, slots: int, **options: Any) -> Producer: ...
 
@@ -123,12 +123,6 @@ class BusContract:
     @pytest.fixture
     def plane(self) -> Plane:
         raise NotImplementedError
-
-    @pytest.fixture
-    def with_back_channel(self, plane: Plane) -> Plane:
-        if not plane.has_back_channel:
-            pytest.skip("this back end has no way back to its source")
-        return plane
 
     # ---- frames and marks ----------------------------------------------------------------------------------------
 
@@ -268,12 +262,16 @@ class BusContract:
         with pytest.raises(ValueError, match="not under way"):
             end(producer, 0, "two")
 
+
+class BackChannelContract(BusContract):
+    """What a back end with a way back to its source must do besides: hold slots, keep policies and the ledger."""
+
     # ---- policies ------------------------------------------------------------------------------------------------
 
-    def test_lossless_holds_its_slots(self, with_back_channel: Plane) -> None:
+    def test_lossless_holds_its_slots(self, plane: Plane) -> None:
         producer, consumer = (
-            with_back_channel.producer(DESCRIPTION, 3),
-            with_back_channel.consumer("writer", "lossless"),
+            plane.producer(DESCRIPTION, 3),
+            plane.consumer("writer", "lossless"),
         )
         attach(producer, consumer)
         for index in range(3):
@@ -287,10 +285,10 @@ class BusContract:
         put(producer, 3)
         assert [take(consumer) for _ in range(3)] == [1, 2, 3]
 
-    def test_slots_come_back_in_any_order(self, with_back_channel: Plane) -> None:
+    def test_slots_come_back_in_any_order(self, plane: Plane) -> None:
         producer, consumer = (
-            with_back_channel.producer(DESCRIPTION, 3),
-            with_back_channel.consumer("writer", "lossless"),
+            plane.producer(DESCRIPTION, 3),
+            plane.consumer("writer", "lossless"),
         )
         attach(producer, consumer)
         for index in range(3):
@@ -304,9 +302,9 @@ class BusContract:
         for kept in (borrowed[0], borrowed[2]):
             kept.release()
 
-    def test_a_slot_waits_for_every_lossless_consumer(self, with_back_channel: Plane) -> None:
-        producer = with_back_channel.producer(DESCRIPTION, 2)
-        one, two = with_back_channel.consumer("one", "lossless"), with_back_channel.consumer("two", "lossless")
+    def test_a_slot_waits_for_every_lossless_consumer(self, plane: Plane) -> None:
+        producer = plane.producer(DESCRIPTION, 2)
+        one, two = plane.consumer("one", "lossless"), plane.consumer("two", "lossless")
         attach(producer, one, two)
         put(producer, 0)
         put(producer, 1)
@@ -317,8 +315,8 @@ class BusContract:
         assert producer.acquire() is None
 
     @pytest.mark.parametrize("policy", ["latest", "every: 2"])
-    def test_the_others_never_hold_the_ring(self, with_back_channel: Plane, policy: str) -> None:
-        producer, consumer = with_back_channel.producer(DESCRIPTION, 2), with_back_channel.consumer("viewer", policy)
+    def test_the_others_never_hold_the_ring(self, plane: Plane, policy: str) -> None:
+        producer, consumer = plane.producer(DESCRIPTION, 2), plane.consumer("viewer", policy)
         attach(producer, consumer)
         put(producer, 0)
         borrowed = frame(consumer.next(SOON))
@@ -329,8 +327,8 @@ class BusContract:
         borrowed.release(used=False)
         assert frame(consumer.next(SOON)).header.index >= 97
 
-    def test_latest_takes_the_newest_but_passes_no_mark(self, with_back_channel: Plane) -> None:
-        producer, consumer = with_back_channel.producer(DESCRIPTION, 16), with_back_channel.consumer("viewer", "latest")
+    def test_latest_takes_the_newest_but_passes_no_mark(self, plane: Plane) -> None:
+        producer, consumer = plane.producer(DESCRIPTION, 16), plane.consumer("viewer", "latest")
         attach(producer, consumer)
         start(producer)
         for index in range(5):
@@ -344,10 +342,10 @@ class BusContract:
         assert take(consumer) == 7
         assert consumer.next(0.02) is None
 
-    def test_every_takes_each_nth(self, with_back_channel: Plane) -> None:
+    def test_every_takes_each_nth(self, plane: Plane) -> None:
         producer, consumer = (
-            with_back_channel.producer(DESCRIPTION, 16),
-            with_back_channel.consumer("viewer", "every: 3"),
+            plane.producer(DESCRIPTION, 16),
+            plane.consumer("viewer", "every: 3"),
         )
         attach(producer, consumer)
         for index in range(10):
@@ -357,10 +355,10 @@ class BusContract:
 
     # ---- requests and the ledger ---------------------------------------------------------------------------------
 
-    def test_requests_reach_the_source(self, with_back_channel: Plane) -> None:
+    def test_requests_reach_the_source(self, plane: Plane) -> None:
         producer, consumer = (
-            with_back_channel.producer(DESCRIPTION, 4),
-            with_back_channel.consumer("writer", "lossless"),
+            plane.producer(DESCRIPTION, 4),
+            plane.consumer("writer", "lossless"),
         )
         asked: list[tuple[str, Request]] = []
         producer.on_request(lambda name, request: asked.append((name, request)))
@@ -370,9 +368,9 @@ class BusContract:
         until(lambda: len(asked) == 2, "both requests")
         assert asked == [("writer", Arm("run", 10, {"note": "µ"})), ("writer", Stop("run", "failed"))]
 
-    def test_the_ledger_settles_when_all_have_reported(self, with_back_channel: Plane) -> None:
-        producer = with_back_channel.producer(DESCRIPTION, 8)
-        writer, integrator = (with_back_channel.consumer(name, "lossless") for name in ("writer", "integrator"))
+    def test_the_ledger_settles_when_all_have_reported(self, plane: Plane) -> None:
+        producer = plane.producer(DESCRIPTION, 8)
+        writer, integrator = (plane.consumer(name, "lossless") for name in ("writer", "integrator"))
         attach(producer, writer, integrator)
         start(producer, "run", 4)
         for index in range(4):
@@ -391,10 +389,10 @@ class BusContract:
         assert (parts["writer"].taken, parts["writer"].dropped, parts["writer"].counts) == (4, 0, {"frames_written": 4})
         assert (parts["integrator"].taken, parts["integrator"].dropped) == (3, 1)
 
-    def test_the_ledger_settles_at_its_deadline(self, with_back_channel: Plane) -> None:
+    def test_the_ledger_settles_at_its_deadline(self, plane: Plane) -> None:
         producer, consumer = (
-            with_back_channel.producer(DESCRIPTION, 8),
-            with_back_channel.consumer("writer", "lossless"),
+            plane.producer(DESCRIPTION, 8),
+            plane.consumer("writer", "lossless"),
         )
         attach(producer, consumer)
         start(producer)
@@ -411,10 +409,10 @@ class BusContract:
         assert (ledger.consumers["writer"].taken, ledger.consumers["writer"].held) == (2, 1)
         kept.release()
 
-    def test_who_only_looks_on_is_not_waited_for(self, with_back_channel: Plane) -> None:
-        producer = with_back_channel.producer(DESCRIPTION, 8)
-        writer = with_back_channel.consumer("writer", "lossless")
-        viewer = with_back_channel.consumer("viewer", "latest", reports=False)
+    def test_who_only_looks_on_is_not_waited_for(self, plane: Plane) -> None:
+        producer = plane.producer(DESCRIPTION, 8)
+        writer = plane.consumer("writer", "lossless")
+        viewer = plane.consumer("viewer", "latest", reports=False)
         attach(producer, writer, viewer)
         start(producer)
         for index in range(3):
@@ -431,10 +429,10 @@ class BusContract:
         assert ledger.balance() == []
         assert (ledger.consumers["viewer"].taken, ledger.consumers["viewer"].dropped) == (1, 2)
 
-    def test_each_policy_is_accounted_for(self, with_back_channel: Plane) -> None:
-        producer = with_back_channel.producer(DESCRIPTION, 4)
-        latest = with_back_channel.consumer("latest", "latest")
-        third = with_back_channel.consumer("third", "every: 3")
+    def test_each_policy_is_accounted_for(self, plane: Plane) -> None:
+        producer = plane.producer(DESCRIPTION, 4)
+        latest = plane.consumer("latest", "latest")
+        third = plane.consumer("third", "every: 3")
         attach(producer, latest, third)
         put(producer, 0, number=1)
         assert take(latest) == 0
@@ -455,13 +453,13 @@ class BusContract:
         # sequences 1–20 belong to the acquisition: 3, 6, 9, 12, 15, 18 are each third
         assert (part.skipped, part.taken + part.dropped) == (14, 6)
 
-    def test_a_late_comer_missed_what_came_before(self, with_back_channel: Plane) -> None:
-        producer, early = with_back_channel.producer(DESCRIPTION, 8), with_back_channel.consumer("early", "lossless")
+    def test_a_late_comer_missed_what_came_before(self, plane: Plane) -> None:
+        producer, early = plane.producer(DESCRIPTION, 8), plane.consumer("early", "lossless")
         attach(producer, early)
         start(producer, "run", None, note="begun")
         put(producer, 0)
         put(producer, 1)
-        late = with_back_channel.consumer("late", "lossless")
+        late = plane.consumer("late", "lossless")
         mark = late.next(SOON)
         assert isinstance(mark, Attached)
         assert mark.acquisition == Start("run", None, {"note": "begun"})
@@ -479,11 +477,11 @@ class BusContract:
         assert ledger.balance() == []
         assert (ledger.consumers["late"].taken, ledger.consumers["late"].missed) == (1, 2)
 
-    def test_who_leaves_gives_its_slots_back_and_is_named(self, with_back_channel: Plane) -> None:
-        producer = with_back_channel.producer(DESCRIPTION, 3)
+    def test_who_leaves_gives_its_slots_back_and_is_named(self, plane: Plane) -> None:
+        producer = plane.producer(DESCRIPTION, 3)
         leaver, stayer = (
-            with_back_channel.consumer("leaver", "lossless"),
-            with_back_channel.consumer("stayer", "lossless"),
+            plane.consumer("leaver", "lossless"),
+            plane.consumer("stayer", "lossless"),
         )
         attach(producer, leaver, stayer)
         start(producer)
@@ -506,10 +504,10 @@ class BusContract:
         part = ledger.consumers["leaver"]
         assert (part.state, part.taken, part.dropped, part.missed) == ("gone", 1, 2, 1)
 
-    def test_borrowed_frames_outlive_their_consumer(self, with_back_channel: Plane) -> None:
+    def test_borrowed_frames_outlive_their_consumer(self, plane: Plane) -> None:
         producer, consumer = (
-            with_back_channel.producer(DESCRIPTION, 2),
-            with_back_channel.consumer("writer", "lossless"),
+            plane.producer(DESCRIPTION, 2),
+            plane.consumer("writer", "lossless"),
         )
         attach(producer, consumer)
         put(producer, 7)
@@ -523,9 +521,9 @@ class BusContract:
         borrowed.release()
         until(lambda: producer.status()["slots_free"] == 2, "the borrowed slot is given back")
 
-    def test_who_hangs_is_thrown_out_and_named(self, with_back_channel: Plane) -> None:
-        producer = with_back_channel.producer(DESCRIPTION, 2, hang_after=0.2)
-        hung, good = with_back_channel.consumer("hung", "lossless"), with_back_channel.consumer("good", "lossless")
+    def test_who_hangs_is_thrown_out_and_named(self, plane: Plane) -> None:
+        producer = plane.producer(DESCRIPTION, 2, hang_after=0.2)
+        hung, good = plane.consumer("hung", "lossless"), plane.consumer("good", "lossless")
         attach(producer, hung, good)
         start(producer)
         put(producer, 0)
@@ -557,10 +555,10 @@ class BusContract:
         assert "thrown out" in mark.reason
         assert isinstance(hung.next(SOON), Attached)
 
-    def test_an_announced_consumer_that_never_came_is_absent(self, with_back_channel: Plane) -> None:
+    def test_an_announced_consumer_that_never_came_is_absent(self, plane: Plane) -> None:
         producer, consumer = (
-            with_back_channel.producer(DESCRIPTION, 4),
-            with_back_channel.consumer("writer", "lossless"),
+            plane.producer(DESCRIPTION, 4),
+            plane.consumer("writer", "lossless"),
         )
         attach(producer, consumer)
         start(producer, consumers=["writer", "integrator"])
@@ -572,10 +570,10 @@ class BusContract:
         assert ledger.balance() == []
         assert ledger.consumers["integrator"].state == "absent"
 
-    def test_a_new_description_is_a_new_epoch(self, with_back_channel: Plane) -> None:
+    def test_a_new_description_is_a_new_epoch(self, plane: Plane) -> None:
         producer, consumer = (
-            with_back_channel.producer(DESCRIPTION, 4),
-            with_back_channel.consumer("writer", "lossless"),
+            plane.producer(DESCRIPTION, 4),
+            plane.consumer("writer", "lossless"),
         )
         first = consumer.next(SOON)
         assert isinstance(first, Attached)
@@ -588,10 +586,10 @@ class BusContract:
         with pytest.raises(ValueError, match="stay"):
             producer.describe(replace(DESCRIPTION, shape=(1, 1)))
 
-    def test_ledgers_of_two_acquisitions_do_not_mix(self, with_back_channel: Plane) -> None:
+    def test_ledgers_of_two_acquisitions_do_not_mix(self, plane: Plane) -> None:
         producer, consumer = (
-            with_back_channel.producer(DESCRIPTION, 16),
-            with_back_channel.consumer("writer", "lossless"),
+            plane.producer(DESCRIPTION, 16),
+            plane.consumer("writer", "lossless"),
         )
         attach(producer, consumer)
         for name, frames in (("one", 2), ("two", 3)):
@@ -614,4 +612,4 @@ class BusContract:
         assert [seen[name].consumers["writer"].taken for name in ("one", "two")] == [2, 3]
         assert all(ledger.balance() == [] for ledger in seen.values())
         with pytest.raises(FrameSourceError):
-            with_back_channel.consumer("nobody", "lossless").request(Report("one", {}))
+            plane.consumer("nobody", "lossless").request(Report("one", {}))

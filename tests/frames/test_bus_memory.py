@@ -8,7 +8,7 @@ import pytest
 
 from sisockdaq.frames import Consumer, Description, Producer, parse_policy
 from sisockdaq.frames.memory import MemoryBus
-from tests.frames.bus_contract import DESCRIPTION, BusContract, Plane
+from tests.frames.bus_contract import DESCRIPTION, BackChannelContract, Plane
 
 
 class MemoryPlane:
@@ -28,7 +28,7 @@ class MemoryPlane:
         return bus.consumer(name, parse_policy(policy), **options)
 
 
-class TestMemoryBus(BusContract):
+class TestMemoryBus(BackChannelContract):
     @pytest.fixture
     def plane(self) -> Plane:
         return MemoryPlane()

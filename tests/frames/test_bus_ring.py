@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sisockdaq.frames import Consumer, Description, Producer, make_consumer, make_producer
-from tests.frames.bus_contract import BusContract, Plane
+from tests.frames.bus_contract import BackChannelContract, Plane
 
 
 class RingPlane:
@@ -40,7 +40,7 @@ def ring_plane() -> Iterator[RingPlane]:
             end.close()
 
 
-class TestRing(BusContract):
+class TestRing(BackChannelContract):
     @pytest.fixture
     def plane(self, ring_plane: RingPlane) -> Plane:
         return ring_plane
