@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sisockdaq.detector._jit import compiled
+from sisockdaq.detector._jit import compiled, inlined
 from sisockdaq.detector._libc import memcpy
 from sisockdaq.detector._tables import (
     CLOSED,
@@ -81,7 +81,7 @@ _NEAR = 64
 """Two far numbers this close to each other vouch for each other."""
 
 
-@compiled
+@inlined
 def find(state: State, number: int) -> int:
     """Return the row of the open or closed frame of that number, or −1."""
     frames = state.frames
@@ -178,7 +178,7 @@ def open_frame(plan: Plan, state: State, memory: Memory, masks: Masks, number: i
     return row
 
 
-@compiled
+@inlined
 def accept(plan: Plan, state: State, memory: Memory, masks: Masks, row: int, packet: int, timestamp: int) -> None:
     """Count a packet whose pixels are in place; close the frame when it is the last."""
     frames, scalars = state.frames, state.scalars
@@ -196,7 +196,7 @@ def accept(plan: Plan, state: State, memory: Memory, masks: Masks, row: int, pac
         _promote(state)
 
 
-@compiled
+@inlined
 def is_received(state: State, row: int, packet: int) -> bool:
     """Whether the packet is in already."""
     return bool((state.masks[row, packet >> 3] >> (packet & 7)) & 1)
@@ -257,7 +257,7 @@ def _fill_run(pixels: npt.NDArray[Any], begin: int, count: int, value: int) -> N
         pixels[i] = value
 
 
-@compiled
+@inlined
 def _measure(plan: Plan, state: State, memory: Memory, row: int, packet: int) -> None:
     """Add a packet to its frame's sum and maximum, while its pixels are still in the cache."""
     backward = plan.step[packet // plan.stream_packets] < 0
@@ -274,7 +274,7 @@ def _measure(plan: Plan, state: State, memory: Memory, row: int, packet: int) ->
         state.frames[row, MAXIMUM] = max(state.frames[row, MAXIMUM], highest)
 
 
-@compiled
+@inlined
 def _sum_small(pixels: npt.NDArray[Any], begin: int, count: int, fill: int) -> tuple[int, int]:
     """Sum and maximum of a run of at most 65536 pixels of one or two bytes, without fill: 32 bits hold the sum."""
     lost = pixels.dtype.type(fill)
@@ -287,7 +287,7 @@ def _sum_small(pixels: npt.NDArray[Any], begin: int, count: int, fill: int) -> t
     return np.int64(total), np.int64(highest)  # type: ignore[return-value]
 
 
-@compiled
+@inlined
 def _sum_large(pixels: npt.NDArray[Any], begin: int, count: int, fill: int) -> tuple[int, int]:
     """Sum and maximum of a run of pixels of four bytes, without fill."""
     lost = pixels.dtype.type(fill)

@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from sisockdaq.detector import _assembly as assembly
 from sisockdaq.detector._assembly import accept, close_overdue, find, is_quiet, is_received, judge, open_frame, place
-from sisockdaq.detector._jit import compiled
+from sisockdaq.detector._jit import compiled, inlined
 from sisockdaq.detector._libc import (
     CLOCK_MONOTONIC,
     CLOCK_REALTIME,
@@ -150,7 +150,7 @@ def receive(plan: Plan, state: State, memory: Memory, masks: Masks, wait_ms: int
             return code
 
 
-@compiled
+@inlined
 def _next_ready(state: State) -> int:
     for stream in range(len(state.streams)):
         if state.streams[stream, BUDGET] > 0:
@@ -158,7 +158,7 @@ def _next_ready(state: State) -> int:
     return -1
 
 
-@compiled
+@inlined
 def _tick(plan: Plan, state: State) -> None:
     state.scalars[MONOTONIC] = clock_ns(CLOCK_MONOTONIC, state.clock, plan.clock_address)
     state.scalars[REALTIME] = clock_ns(CLOCK_REALTIME, state.clock, plan.clock_address)
@@ -187,7 +187,7 @@ def _wait(plan: Plan, state: State, memory: Memory, masks: Masks, wait_ms: int) 
     return IDLE if ready == 0 else 0
 
 
-@compiled
+@inlined
 def _take(plan: Plan, state: State, stream: int) -> bool:
     """Read one batch from a socket that is ready; False where nothing was left in it."""
     scalars, streams = state.scalars, state.streams
@@ -210,7 +210,7 @@ def _take(plan: Plan, state: State, stream: int) -> bool:
     return True
 
 
-@compiled
+@inlined
 def _predict(plan: Plan, state: State, stream: int) -> int:
     """Give each packet of the next batch its place; returns how many messages to ask for."""
     messages, parts, landing = state.messages, state.parts, state.landing
@@ -245,7 +245,7 @@ def _predict(plan: Plan, state: State, stream: int) -> int:
     return wanted
 
 
-@compiled
+@inlined
 def _aim(plan: Plan, state: State, part: int, slot: int, packet: int) -> int:
     """Name the image's segments of a packet as the next parts of a message; returns the part after them."""
     base = plan.pixels_address + slot * plan.slot_pixels * plan.item
@@ -277,7 +277,7 @@ def _next_frame(state: State, number: int) -> tuple[int, int, int]:
     return found, (state.frames[found, NUMBER] if found >= 0 else number), 0
 
 
-@compiled
+@inlined
 def _next_place(plan: Plan, state: State, stream: int, row: int, number: int, packet: int) -> tuple[int, int, int]:
     """Go on from a place to the next one that is not taken."""
     first = stream * plan.stream_packets
@@ -292,7 +292,7 @@ def _next_place(plan: Plan, state: State, stream: int, row: int, number: int, pa
         row, number, packet = _next_frame(state, number)
 
 
-@compiled
+@inlined
 def _slot_of(state: State, row: int) -> int:
     if row >= 0:
         return int(state.frames[row, SLOT])
@@ -301,7 +301,7 @@ def _slot_of(state: State, row: int) -> int:
     return -1
 
 
-@compiled
+@inlined
 def _process(plan: Plan, state: State, memory: Memory, masks: Masks) -> bool:
     """Handle the batch that was read, from where it was left; False when the engine must act first."""
     scalars = state.scalars
@@ -324,7 +324,7 @@ def _process(plan: Plan, state: State, memory: Memory, masks: Masks) -> bool:
     return True
 
 
-@compiled
+@inlined
 def packet_bytes(state: State, message: int, length: int) -> int:
     """Size of the packets in a message: as the kernel says of a train, else the message itself (1 where empty)."""
     if state.messages[message, 5] >= 20 and state.control[message, 1] == _GRO:
@@ -351,7 +351,7 @@ def _linearise(plan: Plan, state: State) -> None:
     scalars[LINEAR_FROM] = min(scalars[LINEAR_FROM], begin)
 
 
-@compiled
+@inlined
 def _packet(plan: Plan, state: State, memory: Memory, masks: Masks, piece: int, size: int, length: int) -> bool:
     """Check one packet, see that its pixels are in place, count it; False when a slot is needed first."""
     counters = state.counters
@@ -388,7 +388,7 @@ def _packet(plan: Plan, state: State, memory: Memory, masks: Masks, piece: int, 
     return _settle(plan, state, memory, masks, piece, at, row, number, packet)
 
 
-@compiled
+@inlined
 def _settle(
     plan: Plan, state: State, memory: Memory, masks: Masks, piece: int, at: int, row: int, number: int, packet: int
 ) -> bool:
@@ -415,7 +415,7 @@ def _settle(
     return True
 
 
-@compiled
+@inlined
 def _invalid(plan: Plan, state: State, stream: int, header: int) -> int:
     """Return the counter of what is wrong with a header, or 0."""
     words = state.words
