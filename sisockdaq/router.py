@@ -10,6 +10,7 @@ Secrets and certificates are made at the first start and stay in the site's stat
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import shutil
@@ -39,6 +40,10 @@ START_DEADLINE = 60.0
 
 _FIXED_USERS = {"hub": "hub", "consumer": "consumer", "control": "control"}
 """Users that every site has, with their roles."""
+
+_PAGE = """<!doctype html><meta charset="utf-8"><title>sisockdaq: {site}</title>
+<p>The router of the site <b>{site}</b> is up. Clients connect to the WebSocket at <code>{path}</code>.</p>
+"""
 
 _LARGEST_MESSAGE = 16 * 2**20
 """RawSocket announces its limit as a power of two, at most 2**24 bytes."""
@@ -132,7 +137,7 @@ class RouterPlan:
 
 
 def router_config(
-    plan: RouterPlan, *, secret: Callable[[str], str], socket: Path, certificate: Path, key: Path
+    plan: RouterPlan, *, secret: Callable[[str], str], socket: Path, certificate: Path, key: Path, web: Path
 ) -> dict[str, Any]:
     """Return crossbar's configuration for a plan.
 
@@ -143,6 +148,8 @@ def router_config(
         Gives a user's secret.
     socket, certificate, key : Path
         The unix socket to listen on; certificate and key of the TLS WebSocket.
+    web : Path
+        Folder of the pages that are served beside the WebSocket.
     """
     values = {
         "realm": plan.realm,
@@ -151,6 +158,7 @@ def router_config(
         "socket": str(socket),
         "certificate": str(certificate),
         "key": str(key),
+        "web": str(web),
     }
     worker = _template()["workers"][0]
     realm = worker["realms"][0]
@@ -177,7 +185,12 @@ def write_router_config(site: RouterSite | RouterPlan, state: StateDirectory) ->
     state.make()
     certificate, key = ensure_certificate(state.tls, [plan.local_host, *plan.certificate_names])
     config = router_config(
-        plan, secret=state.secret, socket=state.router_socket.absolute(), certificate=certificate, key=key
+        plan,
+        secret=state.secret,
+        socket=state.router_socket.absolute(),
+        certificate=certificate.absolute(),
+        key=key.absolute(),
+        web=_web_folder(plan, state),
     )
     path = state.router / "config.json"
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -249,6 +262,14 @@ def router_command(config: Path) -> list[str]:
         "--color",
         "false",
     ]
+
+
+def _web_folder(plan: RouterPlan, state: StateDirectory) -> Path:
+    """Return the folder of the router's pages, with a page that says whose router this is."""
+    folder = (state.router / "web").absolute()
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    (folder / "index.html").write_text(_PAGE.format(site=html.escape(plan.site), path="/ws"), encoding="utf-8")
+    return folder
 
 
 def _template() -> dict[str, Any]:
