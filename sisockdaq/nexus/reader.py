@@ -249,15 +249,15 @@ class DataFileReader:
         group = self._series[name]
         times = group["time"][()]
         known = times[~np.isnan(times)]
-        holes = np.flatnonzero(np.isnan(times))
-        settled = times if finished or not holes.size else times[: holes[0]]
+        first = float(known.min()) if known.size else math.nan
+        last = float(known.max()) if known.size else math.nan
         return SourceSummary(
             source=name,
             timeline=as_text(group.attrs.get("timeline", b"frame")),
             rows=len(times),
-            first_time=float(known.min()) if known.size else math.nan,
-            last_time=float(known.max()) if known.size else math.nan,
-            settled_time=float(np.nanmax(settled)) if settled.size and known.size else math.nan,
+            first_time=first,
+            last_time=last,
+            settled_time=last if finished else _before_first_hole(times, first),
             fields=tuple(_field(group[key]) for key in group if _is_field(key)),
         )
 
@@ -307,6 +307,11 @@ class DataFileReader:
             _, chunk = dataset.id.read_direct_chunk((row, 0, 0))
             return decompress_lz4(chunk, dataset.shape[1:], dataset.dtype)
 
+    @property
+    def fill_value(self) -> float:
+        """What pixels of lost packets, and images that never came, read as."""
+        return float(self._images.fillvalue)
+
     def packet_mask(self, row: int) -> npt.NDArray[np.uint8] | None:
         """Return which packets of a frame came (bit i % 8 of byte i // 8); None for a whole frame."""
         with _reading(self.path):
@@ -322,6 +327,16 @@ class DataFileReader:
         if not isinstance(dataset, h5py.Dataset):
             raise FieldUnknown(f'{self.path.name} has no field "{name}" of "{source}"')
         return dataset
+
+
+def _before_first_hole(times: npt.NDArray[np.float64], first: float) -> float:
+    """Return the time of the last row before any hole; just before `first` where the very first row is one."""
+    holes = np.flatnonzero(np.isnan(times))
+    if not times.size or math.isnan(first):
+        return math.nan
+    if not holes.size:
+        return float(times.max())
+    return float(times[: holes[0]].max()) if holes[0] else math.nextafter(first, -math.inf)
 
 
 def _is_field(name: str) -> bool:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sisockdaq.nodes.file_writer import FileWriter
 
 from sisockdaq.errors import AcquisitionRefused, ConfigurationError, NotAuthorized
-from sisockdaq.nodes.file_writer import FileWriter
 from sisockdaq.site import load_site
 from sisockdaq.testing.network import Network
 from sisockdaq.wire import decode_array
