@@ -429,7 +429,8 @@ def _trust_root(certificate: Path | None) -> Any:
     try:
         return Certificate.loadPEM(certificate.read_bytes())
     except OSError as error:
-        raise ConfigurationError(f"the router's certificate {certificate}: {error.strerror}") from None
+        # Not final: at the first start of a site, a node may be there before the router has made it.
+        raise ConnectionFailed(f"the router's certificate {certificate}: {error.strerror}") from None
 
 
 def _reason_of_loss(protocol: Any) -> Callable[[], str]:

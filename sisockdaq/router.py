@@ -163,11 +163,11 @@ def router_config(
     worker = _template()["workers"][0]
     realm = worker["realms"][0]
     realm["roles"] = list(_roles(realm["roles"], plan))
-    local, web = worker["transports"]
+    local, network = worker["transports"]
     users = {user: {"secret": secret(user), "role": role} for user, role in plan.users().items()}
     local["options"]["max_message_size"] = plan.max_message_size
-    web["endpoint"]["port"] = plan.port
-    websocket = web["paths"]["ws"]
+    network["endpoint"]["port"] = plan.port
+    websocket = network["paths"]["ws"]
     websocket["options"] |= {"max_message_size": plan.max_message_size, "max_frame_size": plan.max_message_size}
     worker = _filled(worker, values)
     # The users come last, so that no secret passes through the filling in of the template.

@@ -15,12 +15,15 @@ directory gets a short folder of its own under the temporary directory.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import secrets
 import stat
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,8 +106,12 @@ class StateDirectory:
         """Return the user's secret; made at the first call, kept in a file that only the owner can read."""
         known = self._read_secrets()
         if user not in known:
-            known[user] = secrets.token_urlsafe(32)
-            self._write_private("secrets.json", json.dumps(known, indent=1))
+            # The parts of a site start together, and each may be the first to ask.
+            with self._alone("secrets.lock"):
+                known = self._read_secrets()
+                if user not in known:
+                    known[user] = secrets.token_urlsafe(32)
+                    self._write_private("secrets.json", json.dumps(known, indent=1))
         return known[user]
 
     def existing_secret(self, user: str) -> str | None:
@@ -143,6 +150,14 @@ class StateDirectory:
                 f"{path} can be read by others (mode {mode & 0o777:o})", remedy=f"chmod 600 {path}"
             )
         return dict(json.loads(text))
+
+    @contextmanager
+    def _alone(self, name: str) -> Iterator[None]:
+        """Hold a lock among all processes of the site."""
+        self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with (self.path / name).open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def _write_private(self, name: str, text: str) -> None:
         """Replace a file whole: readers see the old text or the new, and never a readable moment for others."""
