@@ -1,7 +1,7 @@
 """Sending progressive results no faster than the transport takes them.
 
 WAMP's progressive results have no flow control: what the router does not take yet piles up in this process. `send`
-waits while more than `WINDOW` bytes are waiting in the session's transport, so a reply of any size costs two chunks
+waits while more than `WINDOW` bytes are waiting in the session's transport, so a reply of any size costs a few chunks
 of memory here, and other calls to the node are answered in between.
 """
 
@@ -19,7 +19,7 @@ from sisockdaq.wire import CHUNK_BYTES
 
 __all__ = ["WINDOW", "buffered", "send"]
 
-WINDOW = 2 * CHUNK_BYTES
+WINDOW = 4 * CHUNK_BYTES
 """Bytes that may wait in the transport before the next chunk is made."""
 
 _POLL = 0.0005

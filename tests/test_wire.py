@@ -214,3 +214,43 @@ def test_what_is_no_event_is_refused(bad):
 def test_an_event_of_unequal_lengths_is_refused():
     with pytest.raises(ReplyInvalid, match="as many"):
         wire.FeedEvent.parse(wire.encode_event("e", 0, [1.0], {"x": [1.0, 2.0]}))
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.floats(0, 4e9),
+    st.floats(1e-6, 1e4),
+    st.sampled_from([0.0, 1e-9, 1e-6, 1e-3, 0.5]),
+    st.integers(0, 2**32),
+    st.integers(64, 300),
+)
+def test_times_come_out_as_the_very_floats_that_went_in(first, spacing, jitter, seed, n):
+    """Bit for bit, however regular they are: live and archived samples are joined by them."""
+    noise = np.random.default_rng(seed).normal(size=n)
+    t = np.sort(first + spacing * (np.arange(n) + jitter * noise))
+    back = assembled(wire.messages(Reply({"a": Samples(t, np.zeros(n), "x")})))
+    assert back.samples["a"].t.tobytes() == t.tobytes()
+
+
+def test_regular_times_travel_small_and_irregular_ones_as_they_are():
+    regular = 1.7e9 + np.arange(1000) / 100
+    head = next(wire.messages(Reply({"a": Samples(regular, regular + 1, "x")}), chunk=100))
+    assert [column["bytes"] for column in head["columns"]] == [999, 8000]
+    odd = np.cumsum(10.0 ** np.arange(-150, 150))
+    assert "steps" not in next(wire.messages(Reply({"a": Samples(odd, odd, "x")})))["columns"][0]
+    before_1970 = np.arange(-100.0, 0.0)
+    back = assembled(wire.messages(Reply({"a": Samples(before_1970, before_1970, "x")})))
+    np.testing.assert_array_equal(back.samples["a"].t, before_1970)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"steps": {}}, {"steps": {"dtype": "<f8", "first": 0, "mean": 1}}, {"shape": []}, {"dtype": "<f4"}, {"steps": 5},
+     {"shape": [3]}],
+)  # fmt: skip
+def test_steps_that_are_not_of_times_are_refused(change):
+    t = np.arange(100.0)
+    (message,) = wire.messages(Reply({"a": Samples(t, t + 1, "x")}))
+    message["columns"][0] |= change
+    with pytest.raises(ReplyInvalid):
+        assembled([message])
