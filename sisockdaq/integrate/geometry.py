@@ -10,7 +10,8 @@ Promises
 Detectors without a regular grid of pixels (hexagonal, distorted by a spline, with gaps in their pixel positions) and
 geometries with parallax go through pyFAI's whole-image functions.
 
-pyFAI is imported inside the functions: importing it takes a second that a process may want for other things first.
+pyFAI and the compiler are imported inside the functions: that takes a second or two, which a process that only wants
+to know the units, or has other things to do first, should not spend.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ import numpy as np
 import numpy.typing as npt
 
 from sisockdaq.errors import GeometryError
-from sisockdaq.integrate import _build
 
 if TYPE_CHECKING:
     from pyFAI.integrator.azimuthal import AzimuthalIntegrator
@@ -253,6 +253,8 @@ def _locate_whole(
 def _locate_in_bands(
     integrator: AzimuthalIntegrator, unit: str, split: bool, solid_angle: bool, polarization: float | None
 ) -> Pixels:
+    from sisockdaq.integrate import _build
+
     rows, columns = shape = _shape(integrator)
     centre = np.empty(shape)
     half_width = np.empty(shape) if split else None

@@ -122,6 +122,15 @@ class Integrator:
     maximum : bool
         Whether to find the maximum of each frame.
 
+    Attributes
+    ----------
+    axis : ndarray of float64, (bins,)
+        Bin centres, in the unit that was asked for.
+    unit : RadialUnit
+        That unit.
+    dummy : float or None
+        As the parameter; may be changed between frames.
+
     Raises
     ------
     GeometryError, MaskError, ConfigurationError
@@ -155,7 +164,7 @@ class Integrator:
         pixels = locate_pixels(pyfai, unit, split=split == "bbox", solid_angle=solid_angle, polarization=polarization)
         ends = None if radial_range is None else (radial_range[0] / self.unit.scale, radial_range[1] / self.unit.scale)
         self._errors = error_model == "poisson"
-        self._dummy = dummy
+        self.dummy = dummy
         self._maximum = maximum
         self._use(build_map(pixels, hidden, bins=bins, radial_range=ends))
         self._rois = {name: self._box(name, box) for name, box in (rois or {}).items()}
@@ -173,6 +182,16 @@ class Integrator:
 
     def _sum(self, weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         return kernels.sum_frame(self._map, kernels.prepare(weights.reshape(self.shape), None)).signal
+
+    @property
+    def has_errors(self) -> bool:
+        """Whether results have a sigma."""
+        return self._errors
+
+    @property
+    def rois(self) -> dict[str, Box]:
+        """The regions that are summed, by name."""
+        return dict(self._rois)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -213,7 +232,7 @@ class Integrator:
         """
         if image.shape != self.shape:
             raise ValueError(f"the image has shape {image.shape}, this integrator is for {self.shape}")
-        frame = kernels.prepare(image, self._dummy)
+        frame = kernels.prepare(image, self.dummy)
         sums = kernels.sum_frame(self._map, frame, errors=self._errors, maximum=self._maximum, most=self._most)
         normalization, count = self._denominators(sums)
         sigma = None

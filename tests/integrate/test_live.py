@@ -1,0 +1,217 @@
+"""The loop over frames: marks handed on, every frame accounted for, results laid out as described."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sisockdaq.frames import (
+    Attached,
+    Description,
+    End,
+    FrameHeader,
+    Ledger,
+    Policy,
+    Report,
+    Settled,
+    Start,
+)
+from sisockdaq.frames.memory import MemoryBus, MemoryConsumer
+from sisockdaq.integrate import Integrator, Result
+from sisockdaq.integrate.live import LiveIntegration, result_slots, results_description, scalar_values
+
+SHAPE = (40, 52)
+GEOMETRY = {"distance": 0.1, "poni1": 0.0015, "poni2": 0.0021, "wavelength": 1e-10}
+FILL = 65535
+
+
+class Rig:
+    """A source of images, the loop, and a consumer of its results; all in the test's thread."""
+
+    def __init__(
+        self, *, shape: tuple[int, int] = SHAPE, policy: str = "lossless", slots: int = 4, **options: Any
+    ) -> None:
+        boxes = {"beam": (10, 10, 20, 30)}
+        settings: dict[str, Any] = {"error_model": "poisson", "maximum": True, "rois": boxes, "bins": 30, **options}
+        self.integrator = Integrator(GEOMETRY, shape=SHAPE, pixel_size=75e-6, **settings)
+        description = Description("receiver", "image", shape, "uint16", packets_per_frame=4, fill_value=FILL)
+        self.images = MemoryBus(description, slots=8)
+        self.described = results_description("integrator", self.integrator)
+        self.results = MemoryBus(self.described, slots=slots)
+        self.seen: list[tuple[FrameHeader, Result]] = []
+        consumer = self.images.consumer("integrator", Policy(policy))  # type: ignore[arg-type]
+        self.live = LiveIntegration(self.integrator, consumer, self.results.producer, self.note)
+        self.writer: MemoryConsumer = self.results.consumer("writer", Policy("lossless"))
+        assert isinstance(self.writer.next(1), Attached)
+        self.work()
+
+    def note(self, header: FrameHeader, result: Result) -> None:
+        self.seen.append((header, result))
+
+    def work(self) -> None:
+        while self.live.step(0):
+            pass
+
+    def start(self, frames: int | None = None) -> None:
+        self.images.producer.start(Start("run", frames))
+
+    def send(self, index: int, image: Any, received: int = 4) -> None:
+        slot = self.images.producer.acquire()
+        assert slot is not None
+        self.images.pixels[slot] = image
+        header = FrameHeader(1000 + index, 50.0 + index / 8, 50.1 + index / 8, index, 4, received, timestamp=7)
+        self.images.producer.publish(slot, header)
+
+    def end(self, complete: int, partial: int = 0) -> None:
+        counts = {"frames_expected": complete + partial, "frames_complete": complete, "frames_partial": partial}
+        self.images.producer.end(End("run", "complete", counts))
+
+    def settled(self, bus: MemoryBus, consumer: MemoryConsumer) -> Ledger:
+        while not isinstance(item := consumer.next(1), Settled):
+            assert item is not None
+        return Ledger.from_dict(item.ledger)
+
+
+def picture(seed: int) -> Any:
+    return np.random.default_rng(seed).poisson(6, SHAPE).astype(np.uint16)
+
+
+def test_an_acquisition_becomes_one_of_results() -> None:
+    rig = Rig()
+    watcher = rig.images.consumer("watcher", Policy("latest"), reports=False)
+    watcher.next(1)
+    rig.start(3)
+    for index in range(3):
+        rig.send(index, picture(index), received=4 if index else 3)
+    rig.end(complete=2, partial=1)
+    rig.work()
+    assert rig.writer.next(1) == Start("run", 3)
+    for index in range(3):
+        frame: Any = rig.writer.next(1)
+        header, values, expected = frame.header, frame.pixels.copy(), rig.integrator.integrate(picture(index))
+        frame.release()
+        assert (header.number, header.time, header.last) == (1000 + index, 50.0 + index / 8, 50.1 + index / 8)
+        assert (header.index, header.timestamp, header.complete) == (index, 7, index > 0)
+        layout = rig.described.meta["layout"]
+        parts = {name: values[begin:end] for name, (begin, end) in layout.items()}
+        np.testing.assert_array_equal(parts["curve"], expected.intensity)
+        np.testing.assert_array_equal(parts["sigma"], expected.sigma)
+        numbers = {name: part[0] for name, part in parts.items() if name not in ("curve", "sigma")}
+        assert numbers == scalar_values(expected)
+        assert numbers["roi_beam"] == picture(index)[10:30, 10:20].sum()
+        assert (header.total, header.maximum) == (expected.total, expected.maximum)
+    end: Any = rig.writer.next(1)
+    assert (end.acquisition, end.reason) == ("run", "complete")
+    rig.writer.request(Report("run", {"results_written": 3}))
+    results = rig.settled(rig.results, rig.writer)
+    assert results.balance() == []
+    assert (results.frames_complete, results.frames_partial) == (2, 1)
+    images = rig.settled(rig.images, watcher)
+    assert images.reported("frames_integrated") == 3
+    assert images.consumers["integrator"].taken == 3
+    assert rig.live.state.acquisition is None
+    assert [header.number for header, _ in rig.seen] == [1000, 1001, 1002]
+
+
+def test_lost_packets_are_left_out() -> None:
+    rig = Rig()
+    image = picture(1)
+    image[10:20] = FILL
+    rig.send(-1, image, received=3)
+    rig.work()
+    (_, result), expected = rig.seen[0], rig.integrator.integrate(image)
+    assert result.unusable == 10 * SHAPE[1]
+    assert result.total == image[image != FILL].sum()
+    np.testing.assert_array_equal(result.intensity, expected.intensity)
+
+
+def test_a_full_ring_of_results_holds_nothing_back() -> None:
+    rig = Rig(slots=2)
+    rig.start(5)
+    for index in range(5):
+        rig.send(index, picture(index))
+        rig.work()
+    rig.end(complete=5)
+    rig.work()
+    assert len(rig.seen) == rig.live.state.integrated == 5
+    assert rig.live.state.results_dropped == 3
+    items = [rig.writer.next(1) for _ in range(4)]
+    for item in items:
+        if hasattr(item, "release"):
+            item.release()
+    end: Any = items[-1]
+    assert end.counts["frames_dropped"] == {"ring_full": 3}
+    rig.writer.request(Report("run", {}))
+    assert rig.settled(rig.results, rig.writer).balance() == []
+
+
+def test_images_of_another_shape_are_refused_and_counted() -> None:
+    rig = Rig(shape=(40, 50))
+    assert "the geometry is for (40, 52)" in rig.live.state.problem
+    rig.start(2)
+    for index in range(2):
+        rig.send(index, 0)
+    rig.end(complete=2)
+    rig.work()
+    assert rig.seen == []
+    assert rig.live.state.dropped == 2
+    part = rig.images.producer.status()["consumers"]["integrator"]
+    assert (part["taken"], part["dropped"]) == (0, 2)
+    assert isinstance(rig.writer.next(1), Start)
+    end: Any = rig.writer.next(1)
+    assert end.counts["frames_dropped"] == {"not_integrated": 2}
+
+
+def test_a_source_that_goes_ends_the_acquisition_as_failed() -> None:
+    rig = Rig()
+    rig.start(100)
+    rig.send(0, picture(0))
+    rig.work()
+    rig.images.producer.close()
+    rig.work()
+    assert not rig.live.state.attached
+    assert rig.live.state.problem.startswith("waiting for frames")
+    assert isinstance(rig.writer.next(1), Start)
+    frame: Any = rig.writer.next(1)
+    frame.release()
+    end: Any = rig.writer.next(1)
+    assert (end.acquisition, end.reason) == ("run", "failed")
+
+
+def test_a_late_comer_joins_the_acquisition_under_way() -> None:
+    rig = Rig()
+    rig.start(10)
+    late = LiveIntegration(
+        rig.integrator, rig.images.consumer("late", Policy("lossless")), MemoryBus(rig.described).producer, rig.note
+    )
+    assert late.step(0)
+    assert late.state.acquisition == "run"
+
+
+def test_one_failure_does_not_end_the_loop() -> None:
+    rig = Rig()
+    stop, called = threading.Event(), []
+
+    def broken(header: FrameHeader, result: Result) -> None:
+        called.append(header.number)
+        if len(called) == 1:
+            raise RuntimeError("no room")
+        stop.set()
+
+    rig.live._on_result = broken
+    rig.send(-1, picture(0))
+    rig.send(-1, picture(1))
+    thread = threading.Thread(target=rig.live.run, args=(stop,))
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive()
+    assert len(called) == 2
+    assert rig.live.state.problem == "RuntimeError: no room"
+
+
+@pytest.mark.parametrize(("bins", "slots"), [(10, 1024), (30_000, 139), (60_000, 69)])
+def test_the_ring_of_results_stays_small(bins: int, slots: int) -> None:
+    assert result_slots(Description("i", "results", (2 * bins,), "float64")) == slots
