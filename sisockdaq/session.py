@@ -5,6 +5,7 @@ See `sisockdaq._link` for how a connection is made and kept.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ import txaio
 from autobahn.wamp.types import ComponentConfig
 from pydantic import BaseModel
 from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -157,7 +159,7 @@ def run_until_signal(start: Callable[[], Deferred[Any]], stop: Callable[[], Defe
     def end(result: Any) -> None:
         if isinstance(result, Failure):
             failed.append(result)
-        if reactor.running:
+        with contextlib.suppress(ReactorNotRunning):  # a signal has stopped it before
             reactor.stop()
 
     def begin() -> None:
