@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import socket
+import time
 from pathlib import Path
 
 from sisockdaq.errors import FrameSourceError
@@ -14,6 +15,9 @@ from sisockdaq.frames._ring_wire import sockets_of
 __all__ = ["Door"]
 
 _BACKLOG = 64
+
+_PREDECESSOR_GONE_WITHIN = 0.5
+"""Time between the end of a killed process's sockets and that of its locks [s]."""
 
 
 class Door:
@@ -37,14 +41,12 @@ class Door:
             raise FrameSourceError(
                 f"frames of {source}: cannot use the folder {path.parent}: {error.strerror}"
             ) from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not _lock(self._lock):
             os.close(self._lock)
             raise FrameSourceError(
                 f"frames of {source}: another process publishes at {path}",
                 remedy=f"stop it first (`lsof {path}.lock` names it), or give this source another name",
-            ) from None
+            )
         try:
             path.unlink(missing_ok=True)
             self.listener = sockets_of(path)
@@ -69,3 +71,16 @@ class Door:
         self.listener.close()
         self.path.unlink(missing_ok=True)
         os.close(self._lock)
+
+
+def _lock(descriptor: int) -> bool:
+    """Lock a file; a predecessor that is just dying is given a moment to let go."""
+    until = time.monotonic() + _PREDECESSOR_GONE_WITHIN
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except OSError:
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.02)

@@ -60,7 +60,6 @@ _HELLO_WITHIN = 5.0
 """Time a connection has to say who it is [s]."""
 
 _STATE = np.uint64(3)
-_SHIFT = np.uint64(2)
 
 
 class _Guest:
@@ -316,8 +315,8 @@ class RingProducer:
         waiting = np.zeros(self._slots, np.bool_)
         for guest in self._guests:
             self._sweep(guest)
-            if guest.lossless:
-                waiting |= (guest.control.holds & _STATE) == Hold.HELD
+            if guest.lossless:  # a word written since the sweep is not in the accounts yet: its slot waits as well
+                waiting |= guest.control.holds != 0
         released = np.flatnonzero(self._busy & ~waiting)
         if released.size:
             self._busy[released] = False
@@ -336,7 +335,8 @@ class RingProducer:
                 self._credit(guest, self._slot_acquisition[slot], "taken" if taken else "dropped")
 
     def _holding(self, guest: _Guest, acquisition: Acquisition | None = None) -> int:
-        slots = np.flatnonzero((guest.control.holds & _STATE) == Hold.HELD).tolist()
+        """Count the frames of a lossless consumer (in that acquisition) that are not in the accounts yet."""
+        slots = np.flatnonzero(guest.control.holds).tolist()
         return sum(acquisition is None or self._slot_acquisition[slot] is acquisition for slot in slots)
 
     def _write_off(self, guest: _Guest, after: int = -1, acquisition: Acquisition | None = None) -> None:
