@@ -18,14 +18,14 @@ import numpy.typing as npt
 
 from sisockdaq._link import the_reactor
 from sisockdaq.series import Timeline
-from sisockdaq.wire import CHUNK_BYTES, encode_event
+from sisockdaq.wire import encode_event
 
 __all__ = ["EVENT_BYTES", "PERIOD", "Feeds"]
 
 PERIOD = 0.01
 """Shortest time between two events of one feed [s]: the eye and the page need no more than 100 a second."""
 
-EVENT_BYTES = CHUNK_BYTES
+EVENT_BYTES = 1 << 20
 """Largest event; a single sample may be larger [bytes]."""
 
 
