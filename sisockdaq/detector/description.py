@@ -13,6 +13,7 @@ positions as the standard DAQ writes them (``[x0, y0, x1, y1]``, both ends insid
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import combinations
 from typing import Any, Literal
@@ -21,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, field_validator, model_validator
 
-from sisockdaq.errors import ConfigurationError
+from sisockdaq.errors import ConfigurationError, GeometryError
 
 __all__ = ["HEADER_BYTES", "DetectorOptions", "Geometry", "Position", "eiger_position"]
 
@@ -44,6 +45,10 @@ _EIGER_PAYLOAD = {10: 4096, 1: 1024}
 """Pixel bytes of an EIGER packet by the speed of its link [Gb/s]."""
 
 
+_ELECTRONVOLT_METRE = 1.2398419843320026e-06
+"""Energy times wavelength of a photon, hc/e [eV m] (CODATA 2018, exact)."""
+
+
 class Geometry(BaseModel):
     """Where the detector stands, in pyFAI's terms (lengths in m, angles in rad)."""
 
@@ -56,6 +61,42 @@ class Geometry(BaseModel):
     rot2: float = Field(0.0, description="Rotation around the horizontal axis [rad].")
     rot3: float = Field(0.0, description="Rotation around the beam [rad].")
     wavelength: PositiveFloat = Field(description="Wavelength of the beam [m].")
+
+    @classmethod
+    def of_poni(cls, text: str) -> Geometry:
+        """Read the text of a PONI file; later lines win, as in pyFAI.
+
+        Raises
+        ------
+        GeometryError
+            When a parameter is missing or no number.
+        """
+        found: dict[str, Any] = {}
+        for line in text.splitlines():
+            key, colon, value = line.partition(":")
+            if colon and key.strip().lower() in cls.model_fields:
+                found[key.strip().lower()] = value.strip()
+        try:
+            return cls(**found)
+        except ValidationError as error:
+            faults = ", ".join(f"{item['loc'][0]} ({item['msg']})" for item in error.errors())
+            raise GeometryError(f"the PONI file is not whole: {faults}", remedy="write it again with pyFAI") from None
+
+    def to_meta(self, pixel_size: float) -> dict[str, Any]:
+        """Return distance, beam centre, wavelength and energy as Stream V2 names them; the beam centre in pixels.
+
+        The direct beam meets a tilted detector where pyFAI's ``getFit2D`` says.
+        """
+        x = self.poni2 - self.distance * math.tan(self.rot1)
+        y = self.poni1 + self.distance * math.tan(self.rot2) / math.cos(self.rot1)
+        return {
+            "detector_distance": self.distance,
+            "detector_translation": [0.0, 0.0, self.distance],
+            "beam_center_x": x / pixel_size,
+            "beam_center_y": y / pixel_size,
+            "incident_wavelength": self.wavelength * 1e10,
+            "incident_energy": _ELECTRONVOLT_METRE / self.wavelength,
+        }
 
 
 class DetectorOptions(BaseModel):
@@ -264,15 +305,25 @@ class DetectorOptions(BaseModel):
         """Return a new image that is all gap."""
         return np.full(self.shape, self.gap_value, self.dtype)
 
-    def to_meta(self) -> dict[str, Any]:
-        """Return what consumers of the frames learn of the detector, JSON-able."""
-        return {
-            "detector": self.name or self.model.upper(),
+    def to_meta(self, geometry: Geometry | None = None) -> dict[str, Any]:
+        """Return what consumers of the frames learn of the detector, JSON-able.
+
+        Keys that DECTRIS Stream V2 has in its start message have its names and units.
+
+        Parameters
+        ----------
+        geometry : Geometry, optional
+            Default: the one given inline, if any.
+        """
+        known = geometry or (self.geometry if isinstance(self.geometry, Geometry) else None)
+        meta = {
+            "detector_description": self.name or self.model.upper(),
             "model": self.model,
             "title": self.title,
             "modules": self.module_count,
-            "bit_depth": self.bit_depth,
-            "pixel_size": self.pixel_size,
+            "bit_depth_readout": self.bit_depth,
+            "pixel_size_x": self.pixel_size,
+            "pixel_size_y": self.pixel_size,
             "sensor_material": self.sensor_material,
             "sensor_thickness": self.sensor_thickness,
             "saturation_value": self.saturation_value,
@@ -280,6 +331,8 @@ class DetectorOptions(BaseModel):
             "fill_value": self.fill,
             "packets_per_frame": self.packets_per_frame,
         }
+        meta.update(known.to_meta(self.pixel_size) if known else {})
+        return {key: value for key, value in meta.items() if value is not None}
 
 
 def eiger_position(row: int, column: int) -> Position:

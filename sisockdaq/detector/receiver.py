@@ -43,6 +43,12 @@ _WAIT_MS = 100
 _SLOTS_IN_HAND = 2
 """Slots taken from the ring ahead of need, so that a new frame does not have to wait for Python."""
 
+_TIME_STEP = 1e-6
+"""Least time between two frames [s]; some four steps of a float64 that holds UNIX seconds."""
+
+_CLOCK_STEP = 1.0
+"""A frame's time that falls back by more than this means that the clock was set [s]."""
+
 _ANSWER_DEADLINE = 5.0
 """Longest wait of a request for the receiver's thread [s]."""
 
@@ -127,6 +133,8 @@ class Receiver:
         self.settings = settings or ReceiverSettings()
         self.error: BaseException | None = None
         """What ended the thread, when it was not `stop`."""
+        self.last_counts: dict[str, Any] = {}
+        """The source's part of the ledger of the acquisition that ended last, with its name and reason."""
         self._sockets = list(sockets)
         self._producer = producer
         self._on_frame = on_frame
@@ -137,6 +145,7 @@ class Receiver:
         self._stopping = threading.Event()
         self._frames = dict.fromkeys(("published", "partial", "ring_full", "policy"), 0)
         self._account = Account(options.packets_per_frame, consecutive=self.settings.image_id == "frame_number")
+        self._last_time = 0.0
         self._prepare()
         self._thread = threading.Thread(target=self._run, name="receiver", daemon=True)
         producer.on_request(lambda _consumer, request: self.request(request))
@@ -306,7 +315,7 @@ class Receiver:
             outcome = "policy"
         header = FrameHeader(
             number=number,
-            time=frame[tables.FIRST] * 1e-9,
+            time=self._own_time(frame[tables.FIRST] * 1e-9),
             last=frame[tables.LAST] * 1e-9,
             index=index,
             packets_expected=self.options.packets_per_frame,
@@ -325,6 +334,17 @@ class Receiver:
         self._frames[outcome] += 1
         self._mark(self._account.count(index, received, outcome, losses))
 
+    def _own_time(self, first: float) -> float:
+        """Return a frame's time: that of its first packet, but later than the frame before by a microsecond at least.
+
+        Series and files are joined by these times, so no two frames may share one. A clock that was set back by more
+        than a second is believed.
+        """
+        if 0.0 <= self._last_time - first < _CLOCK_STEP:
+            first = self._last_time + _TIME_STEP
+        self._last_time = first
+        return first
+
     def _losses(self) -> dict[str, int]:
         values = self._state.counters.tolist()
         kinds = range(tables.DUPLICATE, tables.BAD_NUMBER + 1)
@@ -335,6 +355,7 @@ class Receiver:
             if isinstance(mark, Start):
                 self._producer.start(mark)
             else:
+                self.last_counts = {"acquisition": mark.acquisition, "reason": mark.reason, **mark.counts}
                 self._producer.end(mark)
 
     def _hear(self) -> None:

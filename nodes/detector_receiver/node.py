@@ -1,0 +1,332 @@
+"""The receiver as a node: it opens the ports and the frame ring, shows what comes, and answers for what was lost.
+
+The packets themselves never come near the network: they go through `sisockdaq.detector.receiver` into shared memory,
+where writer, integrator and others on this machine find them. Served are the numbers of each frame, rates and losses
+once a second, and the image itself, at most once an `image_interval`.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import psutil
+from pydantic import BaseModel, ConfigDict, Field
+from twisted.internet.threads import deferToThread
+from twisted.logger import Logger
+
+from sisockdaq.base import DataNodeServer
+from sisockdaq.detector.description import DetectorOptions, Geometry
+from sisockdaq.detector.receiver import Receiver, ReceiverSettings
+from sisockdaq.detector.recording import RecordingWriter
+from sisockdaq.detector.sockets import buffer_warning, granted_buffer, open_sockets
+from sisockdaq.errors import ConfigurationError, SisockdaqError
+from sisockdaq.frames import Description, FrameHeader, Producer, make_consumer, make_producer
+from sisockdaq.frames.stream2_bus import Stream2Output
+
+__all__ = ["DetectorReceiver"]
+
+_log = Logger("sisockdaq.detector_receiver")
+
+_RING_SHARE = 0.1
+"""Share of the free memory that the ring takes when the site does not say."""
+
+_RING_BYTES = 2**29
+"""Most memory that the ring takes by itself [bytes]: 256 frames of 1 Mpix uint16, a second of a fast detector."""
+
+_FEWEST_SLOTS, _MOST_SLOTS = 8, 256
+
+_IMAGES_KEPT = 4
+"""Images kept for `get_data`: a look at the last seconds. All images are in the files."""
+
+_STATUS = {
+    "frame_rate": ("Hz", "Frames that came per second."),
+    "packet_rate": ("Hz", "Packets that came per second."),
+    "data_rate": ("B/s", "Bytes that came per second."),
+    "ring_use": ("%", "Share of the frame ring that consumers hold."),
+    "packets_lost": (None, "Packets that did not come, of all frames of which any came."),
+    "frames_partial": (None, "Frames published with lost packets."),
+    "frames_ring_full": (None, "Frames dropped because the ring was full."),
+    "frames_policy": (None, "Partial frames dropped, as the site chose."),
+    "packets_late": (None, "Packets of frames that were closed already."),
+    "packets_duplicate": (None, "Packets that had come before."),
+    "packets_invalid": (None, "Packets of a wrong size, version, detector, module or number; `status` has the kinds."),
+    "packets_dropped_by_kernel": (None, "Packets lost because a socket's buffer was full."),
+}
+"""Number fields of the timeline "status": name → (units, description). Counts are since the receiver started."""
+
+
+class UdpPort(BaseModel):
+    """Where one stream of the detector arrives."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    port: int = Field(ge=0, le=65535, description="UDP port; 0 takes any free one.")
+    address: str = Field("127.0.0.1", description="Address of this machine to listen on; 0.0.0.0 for all.")
+
+
+class Stream2Options(BaseModel):
+    """The same frames as DECTRIS Stream V2 over ZeroMQ."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    bind: str = Field(description="ZeroMQ address to bind, for example tcp://0.0.0.0:31001.")
+    compression: Literal["bslz4", "none"] = Field("bslz4", description="Compression of the images.")
+
+
+class DetectorReceiver(DataNodeServer):
+    """Frames of a JUNGFRAU or EIGER, from UDP packets."""
+
+    class Options(DataNodeServer.Options):
+        """Ports, and how frames are put together."""
+
+        udp: list[UdpPort] = Field(min_length=1, description="UDP ports, one a stream, in the order of the streams.")
+        detector: DetectorOptions | None = Field(None, description="The detector. Default: the site's.")
+        ring_slots: int | None = Field(
+            None, ge=4, le=65536, description="Frames in shared memory. Default: from the memory there is, 8 to 256."
+        )
+        frame_timeout: float = Field(
+            0.5,
+            gt=0,
+            le=60,
+            description="Time after a frame's first packet at which it is closed without the rest [s].",
+        )
+        overtaken_by: int = Field(
+            4, ge=1, le=64, description="A frame is closed when one newer by so many numbers begins."
+        )
+        partial: Literal["deliver", "drop"] = Field("deliver", description="What becomes of frames with lost packets.")
+        image_id: Literal["frame_number", "bunch_id"] = Field(
+            "frame_number", description="What numbers the frames; a simulated JUNGFRAU has no bunch id."
+        )
+        receive_buffer: int = Field(
+            32 * 2**20, ge=2**16, le=2**30, description="Receive buffer of each socket [bytes]."
+        )
+        image_interval: float = Field(
+            1.0, ge=0.02, le=3600, description="Shortest time between two images that are shown live [s]."
+        )
+        stream2: Stream2Options | None = Field(None, description="Send acquisitions as Stream V2 as well. Default: no.")
+        record: Path | None = Field(
+            None,
+            description="Folder to record all packets into, as they come; relative to the data root. Default: none. "
+            "For diagnosis: it costs another copy of each packet.",
+        )
+
+    def setup(self) -> Any:
+        """Declare the fields; open ports and ring in a thread, where compiling and touching memory may take a while."""
+        self.detector = self._find_detector()
+        for name, units, about in (
+            ("frame_number", None, "Number of the frame, as the detector counts."),
+            ("sum", None, "Sum over the received pixels; the fill value is left out."),
+            ("maximum", None, "Largest received pixel; the fill value is left out."),
+            ("packets_received", None, "Packets of the frame that came."),
+            ("frame_packets_lost", None, "Packets of the frame that did not come."),
+            ("assembly_time", "s", "From the frame's first packet to its last."),
+        ):
+            self._frame = self.series(name, units=units, description=about, timeline="frame").timeline
+        self._image = self.series(
+            "image",
+            description=f"The newest image of {self.detector.title}, every {self.options.image_interval:g} s.",
+            timeline="image",
+            type="array",
+            shape=self.detector.shape,
+            dtype=self.detector.dtype.str,
+            max_samples=_IMAGES_KEPT,
+        )
+        for name, (units, about) in _STATUS.items():
+            self._status = self.series(name, units=units, description=about, timeline="status", keep=86400).timeline
+        self.register_control("status", self.status)
+        self.register_control("ledger", self.ledger)
+        self.receiver: Receiver | None = None
+        self._producer: Producer | None = None
+        self._stream2: Stream2Output | None = None
+        self._recording: RecordingWriter | None = None
+        self._image_due = 0.0
+        self._lost = 0
+        self._last: tuple[float, int, int, int] | None = None
+        return deferToThread(self._begin).addCallback(lambda _: self.every(1.0, self._report))
+
+    def _find_detector(self) -> DetectorOptions:
+        detector: DetectorOptions | None = self.options.detector or getattr(self.site, "detector", None)
+        if detector is None:
+            raise ConfigurationError(
+                f"{self.name}: no detector is described", remedy="add `detector:` to the site file"
+            )
+        if len(self.options.udp) != detector.streams:
+            raise ConfigurationError(
+                f"nodes.{self.name}.udp: {detector.title} sends {detector.streams} streams, "
+                f"{len(self.options.udp)} ports are listed",
+                remedy="one port a stream; JUNGFRAU: one a module and interface, EIGER: four a module",
+            )
+        if self.state is None:
+            raise ConfigurationError(f"{self.name}: a receiver needs a state directory for its frame ring")
+        return detector
+
+    def _begin(self) -> None:
+        """Open everything; nothing stays open when a part of it fails."""
+        options = self.options
+        sockets = open_sockets([(entry.address, entry.port) for entry in options.udp], options.receive_buffer)
+        self.ports = [one.getsockname()[1] for one in sockets]
+        self.granted_buffer = min(granted_buffer(one) for one in sockets)
+        self.warning = buffer_warning(sockets, options.receive_buffer)
+        if self.warning:
+            _log.warn("{warning}", warning=self.warning)
+        try:
+            self._open_ring()
+            self._open_outputs()
+            assert self._producer is not None
+            self.receiver = Receiver(
+                self.detector,
+                sockets,
+                self._producer,
+                ReceiverSettings(options.frame_timeout, options.overtaken_by, options.partial, options.image_id),
+                on_frame=self._show,
+                recorder=self._recording,
+            )
+        except BaseException:
+            for one in sockets:
+                one.close()
+            self._close_outputs()
+            raise
+        self.receiver.start()
+        _log.info("receiving {title} on UDP {ports}", title=self.detector.title, ports=self.ports)
+
+    @property
+    def frames_address(self) -> str:
+        """Where consumers on this machine find the frames."""
+        assert self.state is not None
+        return f"ring://{self.state.frames_socket(self.name)}"
+
+    def _describe(self) -> Description:
+        detector = self.detector
+        return Description(
+            source=self.name,
+            kind="image",
+            shape=detector.shape,
+            dtype=detector.dtype.str,
+            packets_per_frame=detector.packets_per_frame,
+            fill_value=detector.fill,
+            meta=detector.to_meta(self._poni()),
+        )
+
+    def _poni(self) -> Geometry | None:
+        """Return the geometry of the site's PONI file, if it can be read; the integrator complains where it cannot."""
+        if not isinstance(self.detector.geometry, str) or self.site is None:
+            return None
+        path = self.site.resolve_input(self.detector.geometry)
+        try:
+            return Geometry.of_poni(path.read_text())
+        except (OSError, UnicodeDecodeError, SisockdaqError) as error:
+            _log.warn("no geometry for the frames' description: {path}: {error}", path=str(path), error=error)
+            return None
+
+    def _open_ring(self) -> None:
+        assert self.state is not None
+        self.state.make()
+        slots = self.options.ring_slots or _default_slots(self.detector)
+        self._producer = make_producer(self.frames_address, self._describe(), slots=slots)
+
+    def _open_outputs(self) -> None:
+        stream2, record = self.options.stream2, self.options.record
+        if stream2 is not None:
+            consumer = make_consumer(self.frames_address, name=f"{self.name}-stream2", policy="lossless")
+            self._stream2 = Stream2Output(consumer, stream2.bind, self._describe(), compression=stream2.compression)
+        if record is not None:
+            folder = self.site.resolve_output(record) if self.site is not None else record
+            self._recording = RecordingWriter(folder, self.ports)
+
+    def _close_outputs(self) -> None:
+        if self._recording is not None:
+            self._recording.close()
+        if self._stream2 is not None:
+            self._stream2.close()
+        if self._producer is not None:
+            self._producer.close()
+
+    def teardown(self) -> Any:
+        """Stop receiving; what is in hand is still published."""
+        return deferToThread(self._end)
+
+    def _end(self) -> None:
+        if self.receiver is not None:
+            self.receiver.stop()
+        self._close_outputs()
+
+    def _show(self, header: FrameHeader, image: npt.NDArray[Any] | None) -> None:
+        """Enter a frame into the live series; called in the receiver's thread."""
+        lost = header.packets_expected - header.packets_received
+        self._frame.append(
+            header.time,
+            {
+                "frame_number": header.number,
+                "sum": header.total,
+                "maximum": header.maximum,
+                "packets_received": header.packets_received,
+                "frame_packets_lost": lost,
+                "assembly_time": header.last - header.time,
+            },
+        )
+        self._lost += lost
+        if image is not None and header.time >= self._image_due:
+            self._image_due = header.time + self.options.image_interval
+            self._image.append(header.time, np.array(image))
+
+    def _report(self) -> None:
+        """Append rates and counts; once a second."""
+        if self.receiver is None or self._producer is None:
+            return
+        if self.receiver.error is not None:
+            raise SisockdaqError(f"{self.name} no longer receives: {self.receiver.error}", remedy="restart the node")
+        now, counts, ring = time.time(), self.receiver.counters(), self._producer.status()
+        frames = counts["frames"]
+        seen = (now, sum(frames.values()) - frames["partial"], counts["packets"], counts["bytes"])
+        before, self._last = self._last or seen, seen
+        elapsed = now - before[0]
+        rates = [(new - old) / elapsed if elapsed > 0 else 0.0 for new, old in zip(seen[1:], before[1:], strict=True)]
+        self._status.append(
+            now,
+            {
+                **dict(zip(("frame_rate", "packet_rate", "data_rate"), rates, strict=True)),
+                "ring_use": 100.0 * (1.0 - ring["slots_free"] / ring["slots"]),
+                "packets_lost": self._lost,
+                "frames_partial": frames["partial"],
+                "frames_ring_full": frames["ring_full"],
+                "frames_policy": frames["policy"],
+                "packets_late": counts["late"],
+                "packets_duplicate": counts["duplicate"],
+                "packets_invalid": sum(counts["invalid"].values()),
+                "packets_dropped_by_kernel": counts["kernel_drops"],
+            },
+        )
+
+    def status(self) -> dict[str, Any]:
+        """Return what the receiver is, what it does, and all its counters (role control)."""
+        if self.receiver is None or self._producer is None:
+            return {"state": "STARTING", "detector": self.detector.title}
+        acquisition = self.receiver.acquisition()
+        failed = self.receiver.error
+        return {
+            "state": "FAILED" if failed else "RECEIVING" if acquisition["acquisition"] else "READY",
+            "message": str(failed or self.warning or ""),
+            "detector": self.detector.title,
+            "ports": self.ports,
+            "receive_buffer": self.granted_buffer,
+            "trains": self.receiver.trains,
+            "acquisition": acquisition,
+            "counters": self.receiver.counters(),
+            "ring": self._producer.status(),
+            "stream2": dict(self._stream2.status()) if self._stream2 is not None else None,
+            "recorded": self._recording.datagrams if self._recording is not None else None,
+        }
+
+    def ledger(self) -> dict[str, Any]:
+        """Return the receiver's part of the ledger of the acquisition that ended last; {} before (role control)."""
+        return dict(self.receiver.last_counts) if self.receiver is not None else {}
+
+
+def _default_slots(detector: DetectorOptions) -> int:
+    frame = detector.shape[0] * detector.shape[1] * detector.dtype.itemsize
+    room = min(_RING_BYTES, int(_RING_SHARE * psutil.virtual_memory().available))
+    return max(_FEWEST_SLOTS, min(_MOST_SLOTS, room // frame))
