@@ -131,7 +131,7 @@ def carry_out(trial: Trial, plan: Plan, say: Callable[[str], None]) -> Outcome:
             "acquisition": name,
             **_counts(ledger),
             "frames_archived": int(archived.get("frames", 0)),
-            "file": _master(run, archived),
+            "file": run.status()["master"],
             "frames_per_second": _rate(client, receiver, run),
             "latency_ms_p50": _percentile(latency, 50),
             "latency_ms_p99": _percentile(latency, 99),
@@ -211,12 +211,6 @@ def _archived(client: Client, name: str, frames: int) -> dict[str, Any]:
         time.sleep(_POLL)
 
 
-def _master(run: Run, archived: dict[str, Any]) -> str:
-    files = [str(path) for path in run.files or archived.get("files", ())]
-    masters = [path for path in files if path.endswith("_master.h5")]
-    return (masters or files or [""])[0]
-
-
 def _rate(client: Client, receiver: str, run: Run) -> float:
     """Return frames a second from the frames' own times; 0 for a single frame."""
     name = f"{receiver}::frame_number"
@@ -236,7 +230,7 @@ def _images(client: Client, receiver: str, name: str, frames: int) -> dict[str, 
         pixels = np.ascontiguousarray(image.values)
         images.append(
             {
-                "frame_number": image.frame_number,
+                "frame_number": image.number,
                 "image_sum": int(pixels.sum(dtype=np.uint64)),
                 "image_max": int(pixels.max()),
                 "image_sha256": hashlib.sha256(pixels.astype(pixels.dtype.newbyteorder("<")).tobytes()).hexdigest(),

@@ -132,7 +132,7 @@ def _receiver(values: Mapping[str, Any], site: Site) -> Cells:
     detail = site.detector.title if site.detector else ""
     if "ring_use" in values:
         detail += f", ring {100 * float(values['ring_use']):.0f} %"
-    return _number(values, "frame_rate", "frames/s"), _whole(values, "packets_lost"), detail
+    return _number(values, "frame_rate", "frames/s"), _whole(values, "packets_lost_total"), detail
 
 
 def _bins(site: Site) -> str:

@@ -24,7 +24,7 @@ def site(tmp_path: Path) -> Site:
     [
         (
             "detector_receiver",
-            {"frame_rate": 99.7, "packets_lost": 2.0, "ring_use": 0.03},
+            {"frame_rate": 99.7, "packets_lost_total": 2.0, "ring_use": 3.2},
             ("100 frames/s", "2", "JUNGFRAU 1024×512, 1 module, ring 3 %"),
         ),
         ("detector_receiver", {}, ("", "", "JUNGFRAU 1024×512, 1 module")),
