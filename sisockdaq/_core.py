@@ -16,7 +16,8 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from autobahn.wamp.exception import ApplicationError, TransportLost
+from autobahn.exception import PayloadExceededError
+from autobahn.wamp.exception import ApplicationError, SerializationError, TransportLost
 from pydantic import BaseModel, ValidationError
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, inlineCallbacks, maybeDeferred
 from twisted.internet.task import LoopingCall
@@ -44,6 +45,9 @@ LOOK_PERIOD = 5.0
 
 HUB_DEADLINE = 5.0
 """Time that the hub gets for an answer [s]."""
+
+SETUP_DEADLINE = 300.0
+"""Longest time of a blocking function during `setup` [s]: kernels are compiled and files are listed then."""
 
 FEED_BACKLOG = 4 << 20
 """Bytes waiting in the transport above which feed events are dropped, so that a slow router costs no memory."""
@@ -105,9 +109,11 @@ class NodeCore:
         self.feeds = Feeds(self._publish)
         self.workers = Workers(name=f"{node.name}-worker")
         self.controls: dict[str, tuple[Callable[..., Any], bool]] = {}
+        self.procedures: dict[str, tuple[Callable[..., Any], bool]] = {}
         self.started = time.time()
         self.listed = False
         self.managed = False
+        self.ready = False
         self.errors = 0
         self._set_up: Deferred[None] | None = None
         self._membership: Deferred[Any] | None = None
@@ -116,6 +122,7 @@ class NodeCore:
         self._timers: list[LoopingCall] = []
         self._ended = threading.Event()
         self._said: str | None = None
+        self._latest_error: str | None = None
         self._log = Logger(f"sisockdaq.{node.name}")
 
     def uri(self, s: str) -> str:
@@ -131,7 +138,7 @@ class NodeCore:
                 raise ConfigurationError(
                     f"{type(self.node).__name__} has no name", remedy="set it as a class attribute"
                 )
-            self._set_up = self.deferred(self.node.setup)
+            self._set_up = self.deferred(self.node.setup).addCallback(self._is_set_up)
         outcome: Deferred[None] = Deferred()
 
         def pass_on(result: Any) -> Any:
@@ -140,6 +147,9 @@ class NodeCore:
 
         self._set_up.addBoth(pass_on)
         return outcome
+
+    def _is_set_up(self, _: Any) -> None:
+        self.ready = True
 
     @inlineCallbacks
     def tear_down(self) -> Any:
@@ -271,8 +281,8 @@ class NodeCore:
             return
         timer = LoopingCall(lambda: self.deferred(function).addErrback(self._count))
         self._timers.append(timer)
-        # Not before setup is through: the function may use what setup has still to make.
-        the_reactor().callLater(0, self._start_timer, timer, seconds)
+        # Not at once: the function may use what setup has still to make. And `every` may be called in any thread.
+        the_reactor().callFromThread(self._start_timer, timer, seconds)
 
     def _start_timer(self, timer: LoopingCall, seconds: float) -> None:
         if not self._ended.is_set():
@@ -294,13 +304,18 @@ class NodeCore:
         """Count an error; log it when it differs from the one before."""
         self.errors += 1
         text = f"{type(failure.value).__name__}: {failure.value}"
-        if text == self._said:
+        if text == self._latest_error:
             return
-        self._said = text
+        self._latest_error = text
         if isinstance(failure.value, SisockdaqError):
             self._log.warn("{text}", text=text)
         else:
             self._log.failure("a timer's function failed", failure=failure)
+
+    def in_thread(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Deferred[Any]:
+        """Run a blocking function in the pool."""
+        deadline = self.node.deadline if self.ready else SETUP_DEADLINE
+        return self.workers.run(function, *args, deadline=deadline, **kwargs)
 
     # Helpers of the served procedures.
 
@@ -347,7 +362,11 @@ class NodeCore:
         node = self.node
         if not node.is_attached() or buffered(node) > FEED_BACKLOG:
             return False
-        node.publish(self.uri(f"consumer.{node.name}.feed.{timeline}"), event)
+        try:
+            node.publish(self.uri(f"consumer.{node.name}.feed.{timeline}"), event)
+        except (TransportLost, SerializationError, PayloadExceededError) as error:
+            self._count(Failure(error))
+            return False
         return True
 
 

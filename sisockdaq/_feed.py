@@ -22,6 +22,9 @@ from sisockdaq.wire import encode_event
 
 __all__ = ["EVENT_BYTES", "PERIOD", "Feeds"]
 
+LARGEST_EVENT = 8 << 20
+"""A single sample larger than this is dropped [bytes]: half the router's limit. Such arrays are asked for, not fed."""
+
 PERIOD = 0.01
 """Shortest time between two events of one feed [s]: the eye and the page need no more than 100 a second."""
 
@@ -58,7 +61,8 @@ class Feeds:
         for part, values in _split(times, columns):
             number = self._sequence.get(timeline, 0)
             self._sequence[timeline] = number + 1
-            if not self._publish(timeline, encode_event(self.epoch, number, part, values)):
+            too_large = sum(column.nbytes for column in values.values()) > LARGEST_EVENT
+            if too_large or not self._publish(timeline, encode_event(self.epoch, number, part, values)):
                 self.dropped += 1
 
     def _appended(self, timeline: Timeline) -> None:

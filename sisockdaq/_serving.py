@@ -20,10 +20,10 @@ from twisted.python.failure import Failure
 
 from sisockdaq import flow, wire
 from sisockdaq._link import the_reactor
-from sisockdaq.errors import DeadlineExceeded, SisockdaqError
+from sisockdaq.errors import DeadlineExceeded, ReplyInvalid, SisockdaqError
 from sisockdaq.schema import FieldList, Reply, plain_values
 
-__all__ = ["PLAIN_BYTES", "control", "overridden", "plain_data", "procedures", "twin"]
+__all__ = ["PLAIN_BYTES", "control", "one_message", "overridden", "plain_data", "procedures", "twin"]
 
 PLAIN_BYTES = 8 << 20
 """Largest plain reply [bytes, as JSON]: half the router's limit. A larger one is answered with ``False``."""
@@ -74,14 +74,14 @@ def procedures(node: Any) -> list[tuple[str, Callable[..., Any], RegisterOptions
     wait = node.deadline + _GRACE
 
     def get_fields(start: float = 1.0, end: float = 0.0) -> Any:
-        return core.deferred(node.get_fields, start, end).addCallback(lambda reply: plain_values(list(reply)))
+        return core.deferred(node.get_fields, start, end).addCallback(lambda reply: one_message(list(reply)))
 
     def get_data(fields: Sequence[str], start: float, end: float, min_stride: float | None = None) -> Any:
         return core.plain_data(fields, start, end, min_stride).addCallback(plain_data)
 
     def get_schema(start: float = 1.0, end: float = 0.0) -> Any:
         return core.deferred(node.get_schema, start, end).addCallback(
-            lambda listing: listing.to_schema() if isinstance(listing, FieldList) else plain_values(list(listing))
+            lambda listing: one_message(listing.to_schema() if isinstance(listing, FieldList) else list(listing))
         )
 
     def get_arrays(
@@ -107,11 +107,32 @@ def procedures(node: Any) -> list[tuple[str, Callable[..., Any], RegisterOptions
         ),
         (prefix + "ping", answering(node, "ping", core.health, wait), None),
     ]
+    for name, (function, in_thread) in core.procedures.items():
+        served.append(_further(node, prefix + name, name, function, in_thread))
     for name, (function, in_thread) in controls(node).items():
         run = _in_thread(node, function) if in_thread else _direct(core, function)
         run.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
         served.append((core.uri(f"control.{node.name}.{name}"), answering(node, name, run, wait), None))
     return served
+
+
+def _further(
+    node: Any, uri: str, name: str, function: Callable[..., Any], in_thread: bool
+) -> tuple[str, Callable[..., Any], RegisterOptions]:
+    """Return the registration of an author's own procedure, whose `Reply` goes out in chunks."""
+    run = node.in_thread if in_thread else node._core().deferred
+
+    def ask(*args: Any, details: Any = None, **kwargs: Any) -> Any:
+        answer = within(run(function, *args, **kwargs), node.deadline + _GRACE, f"{node.name}.{name}")
+        return answer.addCallback(
+            lambda result: _send(result, node, details) if isinstance(result, Reply) else one_message(result)
+        )
+
+    # The author's own parameters, for the check of arguments, and the one that the router's details come in.
+    parameters = [*inspect.signature(function).parameters.values()]
+    details = inspect.Parameter("details", inspect.Parameter.KEYWORD_ONLY, default=None)
+    ask.__signature__ = inspect.Signature([*parameters, details])  # type: ignore[attr-defined]
+    return uri, answering(node, name, ask, None), RegisterOptions(details_arg="details")
 
 
 def controls(node: Any) -> dict[str, tuple[Callable[..., Any], bool]]:
@@ -130,6 +151,20 @@ def plain_data(reply: Any) -> Any:
         return False
     columns = [*reply.get("data", {}).values(), *(line.get("t", ()) for line in reply.get("timeline", {}).values())]
     return False if sum(map(_size, columns)) > PLAIN_BYTES else plain_values(reply)
+
+
+def one_message(result: Any) -> Any:
+    """Return a result as plain values.
+
+    Raises
+    ------
+    ReplyInvalid
+        When it is too large for one message.
+    """
+    size = _size(result)
+    if size > PLAIN_BYTES:
+        raise ReplyInvalid(f"the answer of {size / 2**20:.0f} MiB is more than one message may hold")
+    return plain_values(result)
 
 
 def within(answer: Deferred[Any], seconds: float, what: str) -> Deferred[Any]:
@@ -180,14 +215,14 @@ def _send(reply: Reply, node: Any, details: Any) -> Any:
 
 def _direct(core: Any, function: Callable[..., Any]) -> Callable[..., Any]:
     def run(*args: Any, **kwargs: Any) -> Any:
-        return core.deferred(function, *args, **kwargs).addCallback(plain_values)
+        return core.deferred(function, *args, **kwargs).addCallback(one_message)
 
     return run
 
 
 def _in_thread(node: Any, function: Callable[..., Any]) -> Callable[..., Any]:
     def run(*args: Any, **kwargs: Any) -> Any:
-        return node.in_thread(function, *args, **kwargs).addCallback(plain_values)
+        return node.in_thread(function, *args, **kwargs).addCallback(one_message)
 
     return run
 
@@ -196,10 +231,12 @@ def _size(values: Any) -> int:
     """Estimate the bytes of values as JSON."""
     if isinstance(values, np.ndarray) and values.dtype.kind in "biuf":
         return _NUMBER_BYTES * values.size
-    if isinstance(values, str):
+    if isinstance(values, str | bytes):
         return len(values) + 3
+    if isinstance(values, dict):
+        return sum(_size(key) + _size(value) for key, value in values.items())
     if isinstance(values, list | tuple | np.ndarray):
-        if len(values) and isinstance(values[0], str | list | tuple | np.ndarray):
+        if len(values) and isinstance(values[0], str | bytes | list | tuple | dict | np.ndarray):
             return sum(map(_size, values))
         return _NUMBER_BYTES * len(values)
     return _NUMBER_BYTES

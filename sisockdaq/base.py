@@ -206,7 +206,7 @@ class DataNodeServer(LinkedSession):
         )  # fmt: skip
 
     def every(self, seconds: float, function: Callable[[], Any], in_thread: bool = False) -> None:
-        """Call a function now and every so many seconds until the node ends.
+        """Call a function now and every so many seconds until the node ends; may be called in any thread.
 
         With `in_thread` it runs in a thread of its own and may block. An error is logged and counted; the next call
         comes all the same.
@@ -214,8 +214,11 @@ class DataNodeServer(LinkedSession):
         self._core().every(seconds, function, in_thread)
 
     def in_thread(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Deferred[Any]:
-        """Run a blocking function in the bounded thread pool; return a Deferred that fails after `deadline` seconds."""
-        return self._core().workers.run(function, *args, deadline=self.deadline, **kwargs)
+        """Run a blocking function in the bounded thread pool; return a Deferred that fails after `deadline` seconds.
+
+        During `setup` it may take longer, so that kernels can be compiled.
+        """
+        return self._core().in_thread(function, *args, **kwargs)
 
     def publish_feed(self, timeline: str, block: Mapping[str, Any]) -> None:
         """Publish samples of a timeline that is not a declared series; from any thread.
@@ -228,6 +231,13 @@ class DataNodeServer(LinkedSession):
             ``{"t": times (n,), "data": {field: values (n, ...)}}``
         """
         self._core().publish_feed(timeline, block)
+
+    def register_procedure(self, name: str, function: Callable[..., Any], in_thread: bool = False) -> None:
+        """Offer ``B.consumer.<node>.<name>`` to every consumer; call this in `setup`.
+
+        The function may return a `Reply`, which goes out in chunks, as that of `get_samples`.
+        """
+        self._core().procedures[name] = (function, in_thread)
 
     def register_control(self, name: str, function: Callable[..., Any], in_thread: bool = False) -> None:
         """Offer ``B.control.<node>.<name>`` to callers with the role control; call this in `setup`."""

@@ -17,8 +17,10 @@ from sisockdaq.errors import (
     DeadlineExceeded,
     IntervalError,
     NotAuthorized,
+    ReplyInvalid,
     SisockdaqError,
 )
+from sisockdaq.schema import Reply, Samples
 from sisockdaq.testing import Network, wait_until
 from sisockdaq.wire import Assembler, FeedEvent
 
@@ -154,6 +156,33 @@ def test_control_procedures_are_for_the_role_control(network: Network) -> None:
     assert refused.value.reasons == ["below zero"]
     with pytest.raises(SisockdaqError, match=r"gauge\.broken failed: ZeroDivisionError: by nothing"):
         network.call("control.gauge.broken", user="control")
+
+
+class Album(DataNodeServer):
+    """Offers procedures of its own."""
+
+    def setup(self) -> None:
+        self.register_procedure("titles", lambda n, upper=False: ["TITLE" if upper else "title"] * n)
+        self.register_procedure("picture", self.picture, in_thread=True)
+
+    def picture(self, side: int) -> Reply:
+        image = np.arange(side * side, dtype=np.uint16).reshape(1, side, side)
+        return Reply({"image": Samples(np.array([5.0]), image, "album")})
+
+
+def test_a_node_s_own_procedures_are_for_every_consumer(network: Network) -> None:
+    network.start(Album)
+    assert network.call("consumer.album.titles", 2, upper=True) == ["TITLE", "TITLE"]
+    with pytest.raises(SisockdaqError, match=r"album\.titles: missing a required argument: 'n'"):
+        network.call("consumer.album.titles")
+    with pytest.raises(ReplyInvalid, match="more than one message may hold"):
+        network.call("consumer.album.titles", 2_000_000)
+    assembler = Assembler()
+    parts, last = network.caller().call_progressive(network.uri("consumer.album.picture"), 1500)
+    for part in parts:
+        assembler.add(part)
+    image = assembler.finish(last).samples["image"].values[0]
+    np.testing.assert_array_equal(image, np.arange(1500 * 1500, dtype=np.uint16).reshape(1500, 1500))
 
 
 def test_a_wrong_option_is_named(network: Network) -> None:

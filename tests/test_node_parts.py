@@ -113,6 +113,12 @@ def test_events_that_cannot_be_sent_leave_a_gap_in_the_sequence() -> None:
     assert seen[0].sequence == 2
 
 
+def test_a_sample_too_large_for_an_event_is_dropped_and_counted() -> None:
+    feeds, events = make_feeds()
+    feeds.send("image", [1.0], {"image": np.zeros((1, 2000, 3000), np.uint16)})
+    assert (events, feeds.dropped) == ([], 1)
+
+
 def test_scalars_and_strings_make_a_block_of_one() -> None:
     feeds, events = make_feeds()
     feeds.send("files", 5.0, {"name": "a.h5", "size": 3})
