@@ -23,17 +23,17 @@ import selectors
 import socket
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from sisockdaq.frames._books import Acquisition, Books
+from sisockdaq.frames._ring_accounts import Accounts, Guest
 from sisockdaq.frames._ring_door import Door
-from sisockdaq.frames._ring_memory import HEAD, HOLDS, MARKS, TAIL, WAITING, ControlBlock, Hold, SlotMemory, pack_entry
+from sisockdaq.frames._ring_memory import WAITING, SlotMemory, pack_entry
 from sisockdaq.frames._ring_wire import PROTOCOL, Kind, Message, mark_message, parse_request, receive, send
 from sisockdaq.frames.bus import Request
 from sisockdaq.frames.messages import (
@@ -58,53 +58,6 @@ _TICK = 0.1
 
 _HELLO_WITHIN = 5.0
 """Time a connection has to say who it is [s]."""
-
-_STATE = np.uint64(3)
-
-
-class _Guest:
-    """An attached consumer as the producer sees it."""
-
-    def __init__(self, name: str, policy: Policy, reports: bool, connection: socket.socket, slots: int) -> None:
-        self.name, self.policy, self.reports, self.connection = name, policy, reports, connection
-        self.lossless = policy.kind == "lossless"
-        self.every = policy.n if policy.kind == "every" else 1
-        self.control = ControlBlock(slots)
-        self.words = self.control.words
-        self.bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self.head = 0
-        self.marks = 0
-        self.counts = {"taken": 0, "dropped": 0, "skipped": 0}
-        self.closed_through = -1
-        """Sequence up to which offers that held nothing were written off when a ledger closed."""
-        self.leaving = False
-        self.doomed = ""
-        self.progress: tuple[int, int] = (-1, -1)
-        self.progress_at = 0.0
-
-    def wake(self) -> None:
-        if self.words[WAITING]:
-            self.words[WAITING] = 0
-            with contextlib.suppress(BlockingIOError):
-                os.eventfd_write(self.bell, 1)
-
-    def tell(self, message: Message) -> None:
-        """Send a mark in its place among the frames; a consumer with no room for it is doomed."""
-        message.position = self.head
-        try:
-            send(self.connection, message)
-        except BlockingIOError:
-            self.doomed = self.doomed or "it does not read its marks"
-        except OSError:
-            return  # it has gone; the service thread sees the end of its socket
-        self.marks += 1
-        self.words[MARKS] = self.marks
-        self.wake()
-
-    def close(self) -> None:
-        self.connection.close()
-        self.control.close()
-        os.close(self.bell)
 
 
 class RingProducer:
@@ -143,11 +96,7 @@ class RingProducer:
         self._sequence = 0
         self._free: deque[int] = deque(range(slots))
         self._busy = np.zeros(slots, np.bool_)
-        self._slot_sequence = np.full(slots, -1, np.int64)
-        self._slot_acquisition: list[Acquisition | None] = [None] * slots
-        self._guests: list[_Guest] = []
-        self._books = Books()
-        self._left: dict[str, dict[str, Any]] = {}
+        self._accounts = Accounts(slots)
         self._handler: Callable[[str, Request], None] | None = None
         self._starved_since: float | None = None
         self._lock = threading.Lock()
@@ -174,7 +123,7 @@ class RingProducer:
                     return None
             self._starved_since = None
             slot = self._free.popleft()
-            self._take_back(slot)
+            self._accounts.take_back(slot)
             self._generations[slot] += 1
             return slot
 
@@ -182,34 +131,16 @@ class RingProducer:
         """Hand the filled slot to every consumer by its policy, and forget it."""
         sequence = header.sequence = self._sequence
         entry = pack_entry(slot, self._generations[slot], header)
-        word = sequence << 2 | Hold.HELD
-        held = False
         with self._lock:
             self._sequence = sequence + 1
-            acquisition = self._books.current if header.index >= 0 else None
-            if acquisition is not None:
-                acquisition.published += 1
-            self._slot_sequence[slot] = sequence
-            self._slot_acquisition[slot] = acquisition
-            for guest in self._guests:
-                if guest.leaving:
-                    continue
-                if guest.every > 1 and sequence % guest.every:
-                    self._credit(guest, acquisition, "skipped")
-                    continue
-                words, head = guest.words, guest.head
-                words[HOLDS + slot] = word
-                guest.control.write_entry(head, entry)
-                guest.head = words[HEAD] = head + 1
-                held = held or guest.lossless
-            if held:
+            if self._accounts.publish(slot, sequence, header.index, entry):
                 self._busy[slot] = True
             else:
                 self._free.append(slot)
         # Taking the lock again is a memory barrier: a consumer that went to sleep before it could see the new head is
         # seen as waiting here. (It looks again every 50 ms, should a machine order memory more weakly.)
         with self._lock:
-            for guest in self._guests:
+            for guest in self._accounts.guests:
                 if guest.words[WAITING]:
                     guest.wake()
 
@@ -221,13 +152,13 @@ class RingProducer:
     def start(self, start: Start) -> None:
         """Mark the beginning of an acquisition; raise `ValueError` while another is under way."""
         with self._lock:
-            self._books.start(start)
+            self._accounts.books.start(start)
             self._tell_all(start)
 
     def end(self, end: End, deadline: float = 10.0) -> None:
         """Mark its end; `Settled` follows by itself, after all reports or `deadline` seconds."""
         with self._lock:
-            self._books.end(end, time.monotonic() + deadline)
+            self._accounts.books.end(end, time.monotonic() + deadline)
             self._tell_all(end)
         self._wake_service()
 
@@ -253,20 +184,11 @@ class RingProducer:
         """Return slots, free slots, frames published, and each consumer's counts; any thread may ask."""
         with self._lock:
             self._collect()
-            consumers = dict(self._left)
-            for guest in self._guests:
-                consumers[guest.name] = {
-                    "policy": str(guest.policy),
-                    "state": "attached",
-                    **guest.counts,
-                    "held": self._holding(guest) if guest.lossless else 0,
-                    "queued": guest.head - min(guest.words[TAIL], guest.head),
-                }
             return {
                 "slots": self._slots,
                 "slots_free": len(self._free),
                 "published": self._sequence,
-                "consumers": consumers,
+                "consumers": self._accounts.status(),
             }
 
     def close(self) -> None:
@@ -277,12 +199,11 @@ class RingProducer:
         self._wake_service()
         self._thread.join(timeout=10.0)
         with self._lock:
-            for acquisition in self._books.due(float("inf")):
-                self._settle(acquisition)
-            farewell = mark_message(Detached("the source has stopped"))
-            for guest in list(self._guests):
-                guest.tell(farewell)
-                self._remove(guest, "gone")
+            for settled in self._accounts.settle(float("inf")):
+                self._tell_all(settled)
+            self._tell_all(Detached("the source has stopped"))
+            for guest in list(self._accounts.guests):
+                self._accounts.remove(guest, "gone")
         for stranger in self._strangers:
             stranger.close()
         self._selector.close()
@@ -290,104 +211,26 @@ class RingProducer:
         os.close(self._bell)
         self._memory.close()
 
-    # ---- accounts; the lock is held ------------------------------------------------------------------------------
-
-    def _credit(
-        self, guest: _Guest, acquisition: Acquisition | None, outcome: Literal["taken", "dropped", "skipped"]
-    ) -> None:
-        guest.counts[outcome] += 1
-        self._books.credit(acquisition, guest.name, outcome)
-
-    def _sweep(self, guest: _Guest) -> None:
-        """Enter in the accounts what a consumer has released since the last look."""
-        holds = guest.control.holds
-        for slot in np.flatnonzero(holds & np.uint64(Hold.TAKEN)).tolist():
-            word = guest.words[HOLDS + slot]
-            sequence = word >> 2
-            if sequence != self._slot_sequence[slot]:
-                continue  # a late word about an earlier frame: that one was written off when its slot was taken back
-            guest.words[HOLDS + slot] = 0
-            if guest.lossless or sequence > guest.closed_through:
-                self._credit(guest, self._slot_acquisition[slot], "taken" if word & 3 == Hold.TAKEN else "dropped")
+    # ---- the lock is held ----------------------------------------------------------------------------------------
 
     def _collect(self) -> None:
         """Find the slots that every lossless consumer has let go, oldest first."""
-        waiting = np.zeros(self._slots, np.bool_)
-        for guest in self._guests:
-            self._sweep(guest)
-            if guest.lossless:  # a word written since the sweep is not in the accounts yet: its slot waits as well
-                waiting |= guest.control.holds != 0
-        released = np.flatnonzero(self._busy & ~waiting)
+        released = np.flatnonzero(self._busy & ~self._accounts.waiting())
         if released.size:
             self._busy[released] = False
-            self._free.extend(released[np.argsort(self._slot_sequence[released])].tolist())
-
-    def _take_back(self, slot: int) -> None:
-        """Write off what was offered of this slot's frame to consumers that do not hold it."""
-        for guest in self._guests:
-            word = guest.words[HOLDS + slot]
-            if not word or guest.lossless:
-                continue
-            guest.words[HOLDS + slot] = 0
-            sequence = word >> 2
-            if self._slot_sequence[slot] > guest.closed_through:
-                taken = sequence == self._slot_sequence[slot] and word & 3 == Hold.TAKEN
-                self._credit(guest, self._slot_acquisition[slot], "taken" if taken else "dropped")
-
-    def _holding(self, guest: _Guest, acquisition: Acquisition | None = None) -> int:
-        """Count the frames of a lossless consumer (in that acquisition) that are not in the accounts yet."""
-        slots = np.flatnonzero(guest.control.holds).tolist()
-        return sum(acquisition is None or self._slot_acquisition[slot] is acquisition for slot in slots)
-
-    def _write_off(self, guest: _Guest, after: int = -1, acquisition: Acquisition | None = None) -> None:
-        """Count as dropped what a consumer was offered (after that sequence, in that acquisition) and never took."""
-        self._sweep(guest)
-        for slot in np.flatnonzero((guest.control.holds & _STATE) == Hold.HELD).tolist():
-            of_frame = self._slot_acquisition[slot]
-            sequence = int(self._slot_sequence[slot])
-            if sequence > max(after, -1 if guest.lossless else guest.closed_through) and (
-                acquisition is None or of_frame is acquisition
-            ):
-                guest.words[HOLDS + slot] = 0
-                self._credit(guest, of_frame, "dropped")
-
-    def _settle(self, acquisition: Acquisition) -> None:
-        held: Counter[str] = Counter()
-        for guest in self._guests:
-            if guest.lossless:
-                self._sweep(guest)
-                held[guest.name] += self._holding(guest, acquisition)
-            else:
-                self._write_off(guest, acquisition=acquisition)
-        settled = self._books.close(acquisition, held.__getitem__)
-        for guest in self._guests:
-            if not guest.lossless:
-                last = [
-                    s for s, of in zip(self._slot_sequence, self._slot_acquisition, strict=True) if of is acquisition
-                ]
-                guest.closed_through = max([guest.closed_through, *map(int, last)])
-        self._tell_all(settled)
+            self._free.extend(released[np.argsort(self._accounts.sequences[released])].tolist())
 
     def _tell_all(self, mark: Mark) -> None:
         message = mark_message(mark)
-        for guest in self._guests:
+        for guest in self._accounts.guests:
             if not guest.leaving:
                 guest.tell(message)
             if guest.doomed:
                 self._wake_service()
 
     def _attached(self) -> Attached:
-        current = self._books.current
+        current = self._accounts.books.current
         return Attached(self._description, self._epoch, current.start if current else None)
-
-    def _remove(self, guest: _Guest, state: Literal["gone", "evicted"]) -> None:
-        """Forget a consumer: what it held is free again, what it had not released is dropped."""
-        self._write_off(guest)
-        self._guests.remove(guest)
-        if not guest.leaving:
-            self._books.detach(guest.name, state)
-        self._left[guest.name] = {"policy": str(guest.policy), "state": state, **guest.counts, "held": 0, "queued": 0}
-        guest.close()
 
     # ---- the service thread --------------------------------------------------------------------------------------
 
@@ -398,7 +241,7 @@ class RingProducer:
     def _serve(self) -> None:
         while not self._closing:
             try:
-                urgent = self._books.waiting or self._starved_since is not None or bool(self._strangers)
+                urgent = self._accounts.books.waiting or self._starved_since is not None or bool(self._strangers)
                 for key, _ in self._selector.select(_TICK if urgent else 1.0):
                     self._attend(key)
                 self._watch()
@@ -414,7 +257,7 @@ class RingProducer:
                 self._selector.register(stranger, selectors.EVENT_READ, None)
         elif key.fileobj == self._bell:
             os.eventfd_read(self._bell)
-        elif isinstance(key.data, _Guest):
+        elif isinstance(key.data, Guest):
             self._listen(key.data)
         elif isinstance(key.fileobj, socket.socket):
             self._greet(key.fileobj)
@@ -423,34 +266,25 @@ class RingProducer:
         """Look after time: ledgers that are due, consumers that hang, connections that stay silent."""
         now = time.monotonic()
         with self._lock:
-            for acquisition in self._books.due(now):
-                self._settle(acquisition)
-            for guest in list(self._guests):
-                if not guest.doomed and self._hangs(guest, now):
+            for settled in self._accounts.settle(now):
+                self._tell_all(settled)
+            for guest in list(self._accounts.guests):
+                self._accounts.sweep(guest)
+                if not guest.doomed and guest.hangs(now, self._starved_since, self._hang_after):
                     guest.doomed = f"no progress for {self._hang_after:g} s while the ring was full"
                 if guest.doomed:
                     self._evict(guest)
         for stranger in [item for item, until in self._strangers.items() if now > until]:
             self._dismiss(stranger)
 
-    def _hangs(self, guest: _Guest, now: float) -> bool:
-        """Whether a lossless consumer has kept the ring full without any progress for too long."""
-        self._sweep(guest)
-        held = self._holding(guest) if guest.lossless else 0
-        progress = (guest.words[TAIL], guest.counts["taken"] + guest.counts["dropped"])
-        if not held or self._starved_since is None or progress != guest.progress:
-            guest.progress, guest.progress_at = progress, now
-            return False
-        return now - max(guest.progress_at, self._starved_since) >= self._hang_after
-
-    def _evict(self, guest: _Guest) -> None:
+    def _evict(self, guest: Guest) -> None:
         _log.warning("frames of %s: consumer %s is thrown out: %s", self._description.source, guest.name, guest.doomed)
         with contextlib.suppress(OSError):
             send(guest.connection, mark_message(Detached(f"thrown out: {guest.doomed}")))
         self._selector.unregister(guest.connection)
-        self._remove(guest, "evicted")
+        self._accounts.remove(guest, "evicted")
 
-    def _listen(self, guest: _Guest) -> None:
+    def _listen(self, guest: Guest) -> None:
         """Read what a consumer says; the end of its socket is its end."""
         while True:
             try:
@@ -463,16 +297,14 @@ class RingProducer:
             if message is None:
                 self._selector.unregister(guest.connection)
                 with self._lock:
-                    self._remove(guest, "gone")
+                    self._accounts.remove(guest, "gone")
                 return
             self._handle(guest, message)
 
-    def _handle(self, guest: _Guest, message: Message) -> None:
+    def _handle(self, guest: Guest, message: Message) -> None:
         if message.kind is Kind.BYE:
             with self._lock:
-                self._write_off(guest, after=int(message.body.get("through", -1)))
-                self._books.detach(guest.name, "gone")
-                guest.leaving = True
+                self._accounts.say_goodbye(guest, int(message.body.get("through", -1)))
             return
         try:
             request = parse_request(message)
@@ -481,8 +313,8 @@ class RingProducer:
             return
         if isinstance(request, Report):
             with self._lock:
-                self._sweep(guest)
-                if not self._books.report(guest.name, request):
+                self._accounts.sweep(guest)
+                if not self._accounts.books.report(guest.name, request):
                     _log.warning("report of %s for %s came too late", guest.name, request.acquisition)
         elif self._handler is None:
             _log.warning(
@@ -519,20 +351,20 @@ class RingProducer:
             self._dismiss(stranger)
 
     def _admit(self, stranger: socket.socket, name: str, policy: Policy, reports: bool) -> None:
-        for other in [guest for guest in self._guests if guest.name == name]:
+        for other in [guest for guest in self._accounts.guests if guest.name == name]:
             self._listen(other)  # it may have gone a moment ago
-        if any(guest.name == name and not guest.leaving for guest in self._guests):
+        if any(guest.name == name and not guest.leaving for guest in self._accounts.guests):
             raise ValueError(f'another consumer named "{name}" is attached')
-        guest = _Guest(name, policy, reports, stranger, self._slots)
+        guest = Guest(name, policy, reports, stranger, self._slots)
         try:
             with self._lock:
                 hello = mark_message(self._attached())
                 hello.body["ring"] = {"slots": self._slots}
                 hello.descriptors = [self._memory.descriptor, guest.control.descriptor, guest.bell]
                 send(stranger, hello)
-                self._books.attach(name, str(policy), reports=reports)
-                self._guests.append(guest)
-                self._left.pop(name, None)
+                self._accounts.books.attach(name, str(policy), reports=reports)
+                self._accounts.guests.append(guest)
+                self._accounts.left.pop(name, None)
         except OSError:
             guest.control.close()
             os.close(guest.bell)
