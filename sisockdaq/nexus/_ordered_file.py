@@ -171,7 +171,10 @@ class _Backing:
             raise storage_error(error, path) from error
         try:
             fcntl.flock(self._fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            os.ftruncate(self._fd, 0)
+            if os.fstat(
+                self._fd
+            ).st_size:  # never without need: ext4 writes a file that was cut to nothing out at close
+                os.ftruncate(self._fd, 0)
         except OSError as error:
             os.close(self._fd)
             if isinstance(error, BlockingIOError):

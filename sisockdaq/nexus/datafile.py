@@ -45,6 +45,10 @@ __all__ = ["DataFile"]
 
 NAN = float("nan")
 
+_STRIDE = 64
+"""Rows by which the image dataset grows between commits, where it gets its exact length: growing costs as much as
+handing over a chunk."""
+
 
 class DataFile:
     """A data file being written, for one thread.
@@ -99,6 +103,7 @@ class DataFile:
         data = entry.create_group("data")
         set_attributes(data, {"NX_class": "NXdata", "signal": "data", "source": plan.image.source})
         self._images = _image_dataset(hdf5, plan)
+        self._chunks, self._extent = self._images.id, 0
         self._images.attrs["image_nr_low"] = np.uint64(self.first_index + 1)
         self._images.attrs["image_nr_high"] = np.uint64(self.first_index)
         set_attributes(hdf5.create_group(SERIES_PATH), {"NX_class": "NXcollection"})
@@ -128,26 +133,19 @@ class DataFile:
         """
         if row >= self.rows:
             self.rows = row + 1
-            with self._file.guard():
-                self._images.id.set_extent((self.rows, *self.plan.image.shape))
         with self._file.guard():
-            self._images.id.write_direct_chunk((row, 0, 0), payload)
+            if row >= self._extent:
+                self._set_extent(min(row + _STRIDE, self.plan.images_per_file))
+            self._chunks.write_direct_chunk((row, 0, 0), payload)
         self.images += 1
-        lost = header.packets_expected - header.packets_received
-        self._frames.add(
-            row,
-            header.number,
-            header.time,
-            header.last,
-            header.packets_expected,
-            header.packets_received,
-            lost,
-            header.total,
-            header.maximum,
-            header.timestamp,
-        )
-        if lost and packet_mask is not None:
+        self._frames.add(row, header)
+        if header.packets_received != header.packets_expected and packet_mask is not None:
             self._partial.add(self.first_index + row, packet_mask)
+
+    def _set_extent(self, rows: int) -> None:
+        if rows != self._extent:
+            self._chunks.set_extent((rows, *self.plan.image.shape))
+            self._extent = rows
 
     def write_results(self, source: str, row: int, time: float, vector: npt.NDArray[np.float64]) -> None:
         """Remember a vector of results for a row; it is copied, and written at the next `commit`."""
@@ -161,6 +159,7 @@ class DataFile:
     def commit(self) -> None:
         """Append what was gathered and make all of it readable for good."""
         with self._file.guard():
+            self._set_extent(self.rows)
             self._frames.write(self.rows)
             self._partial.write()
             for table in self._results.values():
@@ -177,9 +176,7 @@ class DataFile:
             Rows that the file ends with, where frames are missing after the last written one.
         """
         with self._file.guard():
-            if rows is not None and rows > self.rows:
-                self.rows = rows
-                self._images.id.set_extent((rows, *self.plan.image.shape))
+            self.rows = max(self.rows, rows or 0)
             self._images.attrs.modify("image_nr_high", np.uint64(self.first_index + self.rows))
             for table in self._results.values():
                 table.write(self.rows)
@@ -230,8 +227,12 @@ def _append(dataset: h5py.Dataset, done: int, rows: int, at: Sequence[int], valu
 
     A row below `done` belongs to a frame that was overtaken by others; it is put in its place.
     """
-    if rows > dataset.shape[0]:
+    if rows > done:
         dataset.resize(rows, axis=0)
+    if len(at) == rows - done and list(at) == list(range(done, rows)):
+        if rows > done:
+            dataset[done:rows] = values
+        return
     places = np.asarray(at, dtype=np.int64)
     behind = places >= done
     if rows > done:
@@ -248,26 +249,29 @@ class _Table:
     def __init__(self, hdf5: h5py.File, plan: DataFilePlan, source: str, fields: Sequence[FrameField]) -> None:
         self.group = hdf5.create_group(f"{SERIES_PATH}/{source}")
         set_attributes(self.group, {"NX_class": "NXcollection", "timeline": plan.timeline})
-        self._columns = []
+        self._fields, self._columns = fields, []
         for field in fields:
             dataset = _series_dataset(self.group, field.name, field.dtype, plan.images_per_file, None, field.empty)
             attributes = {"units": field.units, "description": field.description, "timeline": plan.timeline}
             set_attributes(dataset, attributes)
             self._columns.append(dataset)
-        self._pending: list[tuple[float, ...]] = []
+        self._rows: list[int] = []
+        self._headers: list[FrameHeader] = []
         self._done = 0
 
-    def add(self, row: int, *values: float) -> None:
-        self._pending.append((row, *values))
+    def add(self, row: int, header: FrameHeader) -> None:
+        self._rows.append(row)
+        self._headers.append(header)
 
     def write(self, rows: int) -> None:
-        if not self._pending and rows == self._done:
+        if not self._rows and rows == self._done:
             return
-        at, *columns = zip(*self._pending, strict=True) if self._pending else ((), *((),) * len(self._columns))
-        for dataset, values in zip(self._columns, columns, strict=True):
-            _append(dataset, self._done, rows, at, np.asarray(values, dtype=dataset.dtype))
+        for dataset, field in zip(self._columns, self._fields, strict=True):
+            values = np.array([field.value(header) for header in self._headers], dtype=field.dtype)
+            _append(dataset, self._done, rows, self._rows, values)
         self._done = rows
-        self._pending.clear()
+        self._rows.clear()
+        self._headers.clear()
 
 
 class _PartialFrames:

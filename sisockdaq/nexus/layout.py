@@ -14,14 +14,16 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from sisockdaq.errors import AcquisitionRefused
-from sisockdaq.frames.messages import Description
+from sisockdaq.frames.messages import Description, FrameHeader
 
 __all__ = [
     "AXIS_PREFIX",
@@ -147,20 +149,27 @@ class FrameField:
     name: str
     dtype: str
     empty: float
+    value: Callable[[FrameHeader], float]
     units: str | None
     description: str
 
 
+def _packets_lost(header: FrameHeader) -> int:
+    return header.packets_expected - header.packets_received
+
+
 FRAME_FIELDS = (
-    FrameField("frame_number", "<i8", -1, None, "The detector's frame number."),
-    FrameField("time", "<f8", float("nan"), "s", "UNIX time of the first packet; NaN where no frame came."),
-    FrameField("last", "<f8", float("nan"), "s", "UNIX time of the last packet."),
-    FrameField("packets_expected", "<u4", 0, None, "Packets of a whole frame."),
-    FrameField("packets_received", "<u4", 0, None, "Packets of this frame that came."),
-    FrameField("packets_lost", "<u4", 0, None, "Packets of this frame that did not come."),
-    FrameField("sum", "<f8", float("nan"), "counts", "Sum over the pixels that came."),
-    FrameField("maximum", "<f8", float("nan"), "counts", "Largest pixel that came."),
-    FrameField("timestamp", "<u8", 0, None, "The detector's own clock."),
+    FrameField("frame_number", "<i8", -1, attrgetter("number"), None, "The detector's frame number."),
+    FrameField(
+        "time", "<f8", float("nan"), attrgetter("time"), "s", "UNIX time of the first packet; NaN where no frame came."
+    ),
+    FrameField("last", "<f8", float("nan"), attrgetter("last"), "s", "UNIX time of the last packet."),
+    FrameField("packets_expected", "<u4", 0, attrgetter("packets_expected"), None, "Packets of a whole frame."),
+    FrameField("packets_received", "<u4", 0, attrgetter("packets_received"), None, "Packets of this frame that came."),
+    FrameField("packets_lost", "<u4", 0, _packets_lost, None, "Packets of this frame that did not come."),
+    FrameField("sum", "<f8", float("nan"), attrgetter("total"), "counts", "Sum over the pixels that came."),
+    FrameField("maximum", "<f8", float("nan"), attrgetter("maximum"), "counts", "Largest pixel that came."),
+    FrameField("timestamp", "<u8", 0, attrgetter("timestamp"), None, "The detector's own clock."),
 )
 """What a data file has for each frame in ``/entry/series/<source>/``; names as in the receiver's live fields."""
 
