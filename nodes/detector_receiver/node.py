@@ -47,7 +47,7 @@ _STATUS = {
     "packet_rate": ("Hz", "Packets that came per second."),
     "data_rate": ("B/s", "Bytes that came per second."),
     "ring_use": ("%", "Share of the frame ring that consumers hold."),
-    "packets_lost": (None, "Packets that did not come, of all frames of which any came."),
+    "packets_lost_total": (None, "Packets that did not come, of all frames of which any came."),
     "frames_partial": (None, "Frames published with lost packets."),
     "frames_ring_full": (None, "Frames dropped because the ring was full."),
     "frames_policy": (None, "Partial frames dropped, as the site chose."),
@@ -122,7 +122,7 @@ class DetectorReceiver(DataNodeServer):
             ("sum", None, "Sum over the received pixels; the fill value is left out."),
             ("maximum", None, "Largest received pixel; the fill value is left out."),
             ("packets_received", None, "Packets of the frame that came."),
-            ("frame_packets_lost", None, "Packets of the frame that did not come."),
+            ("packets_lost", None, "Packets of the frame that did not come."),
             ("assembly_time", "s", "From the frame's first packet to its last."),
         ):
             self._frame = self.series(name, units=units, description=about, timeline="frame").timeline
@@ -134,6 +134,7 @@ class DetectorReceiver(DataNodeServer):
             shape=self.detector.shape,
             dtype=self.detector.dtype.str,
             max_samples=_IMAGES_KEPT,
+            feed=False,  # an image may be larger than any message; who wants one asks, and gets it in chunks
         )
         for name, (units, about) in _STATUS.items():
             self._status = self.series(name, units=units, description=about, timeline="status", keep=86400).timeline
@@ -264,7 +265,7 @@ class DetectorReceiver(DataNodeServer):
                 "sum": header.total,
                 "maximum": header.maximum,
                 "packets_received": header.packets_received,
-                "frame_packets_lost": lost,
+                "packets_lost": lost,
                 "assembly_time": header.last - header.time,
             },
         )
@@ -290,7 +291,7 @@ class DetectorReceiver(DataNodeServer):
             {
                 **dict(zip(("frame_rate", "packet_rate", "data_rate"), rates, strict=True)),
                 "ring_use": 100.0 * (1.0 - ring["slots_free"] / ring["slots"]),
-                "packets_lost": self._lost,
+                "packets_lost_total": self._lost,
                 "frames_partial": frames["partial"],
                 "frames_ring_full": frames["ring_full"],
                 "frames_policy": frames["policy"],
