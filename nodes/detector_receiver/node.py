@@ -114,6 +114,11 @@ class DetectorReceiver(DataNodeServer):
             "For diagnosis: it costs another copy of each packet.",
         )
 
+    receiver: Receiver | None = None
+    _producer: Producer | None = None
+    _stream2: Stream2Output | None = None
+    _recording: RecordingWriter | None = None
+
     def setup(self) -> Any:
         """Declare the fields; open ports and ring in a thread, where compiling and touching memory may take a while."""
         self.detector = self._find_detector()
@@ -140,10 +145,6 @@ class DetectorReceiver(DataNodeServer):
             self._status = self.series(name, units=units, description=about, timeline="status", keep=86400).timeline
         self.register_control("status", self.status)
         self.register_control("ledger", self.ledger)
-        self.receiver: Receiver | None = None
-        self._producer: Producer | None = None
-        self._stream2: Stream2Output | None = None
-        self._recording: RecordingWriter | None = None
         self._image_due = 0.0
         self._lost = 0
         self._last: tuple[float, int, int, int] | None = None

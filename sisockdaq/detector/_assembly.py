@@ -68,6 +68,7 @@ __all__ = [
     "judge",
     "open_frame",
     "place",
+    "was_received",
 ]
 
 Masks = npt.NDArray[np.uint8]
@@ -156,10 +157,8 @@ def open_frame(plan: Plan, state: State, memory: Memory, masks: Masks, number: i
             if frames[row, STATUS] == OPEN and number - frames[row, NUMBER] >= plan.overtaken_by:
                 _close(plan, state, memory, masks, row)
     _promote(state)
-    for row in range(len(frames)):
-        if frames[row, STATUS] == FREE:
-            break
-    else:
+    row = _stalest(state)
+    if row < 0:
         return NO_ROOM
     frames[row, :] = 0
     frames[row, NUMBER] = number
@@ -200,6 +199,15 @@ def accept(plan: Plan, state: State, memory: Memory, masks: Masks, row: int, pac
 def is_received(state: State, row: int, packet: int) -> bool:
     """Whether the packet is in already."""
     return bool((state.masks[row, packet >> 3] >> (packet & 7)) & 1)
+
+
+@compiled
+def was_received(state: State, number: int, packet: int) -> bool:
+    """Whether a frame that has been closed lately had the packet: another one is a duplicate rather than late."""
+    for row in range(len(state.frames)):
+        if state.frames[row, NUMBER] == number and is_received(state, row, packet):
+            return True
+    return False
 
 
 @compiled
@@ -298,6 +306,18 @@ def _sum_large(pixels: npt.NDArray[Any], begin: int, count: int, fill: int) -> t
         total += np.uint64(value)
         highest = max(highest, value)
     return np.int64(total), np.int64(highest)  # type: ignore[return-value]
+
+
+@compiled
+def _stalest(state: State) -> int:
+    """The free row that was opened longest ago, or −1: the others still know which packets their frames had."""
+    found = -1
+    for row in range(len(state.frames)):
+        if state.frames[row, STATUS] != FREE:
+            continue
+        if found < 0 or state.frames[row, OPENED] < state.frames[found, OPENED]:
+            found = row
+    return found
 
 
 @compiled

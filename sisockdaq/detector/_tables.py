@@ -162,6 +162,8 @@ def make_state(layout: Layout, overtaken_by: int, sockets: list[int], wake: int,
     frames, pieces = 2 * overtaken_by + 4, _most_pieces(layout)
     messages = _MOST_MESSAGES
     linear = np.zeros(messages * MESSAGE_BYTES, np.uint8)
+    table = np.zeros((frames, FRAME_COLUMNS), np.int64)
+    table[:, NUMBER] = -1
     streams = np.zeros((options.streams, STREAM_COLUMNS), np.int64)
     streams[:, NEXT_FRAME] = -1
     streams[:, TRAIN] = 2 if trains else 1
@@ -172,7 +174,7 @@ def make_state(layout: Layout, overtaken_by: int, sockets: list[int], wake: int,
     watched[:, 0] = [*sockets, wake]
     watched[:, 1] = 1  # POLLIN
     return State(
-        frames=np.zeros((frames, FRAME_COLUMNS), np.int64),
+        frames=table,
         masks=np.zeros((frames, -(-options.packets_per_frame // 8)), np.uint8),
         streams=streams,
         scalars=scalars,

@@ -380,8 +380,11 @@ def _packet(plan: Plan, state: State, memory: Memory, masks: Masks, piece: int, 
             return True
     else:
         verdict = judge(plan, state, number)
-        if verdict != assembly.ACCEPT:
-            counters[LATE if verdict == assembly.IS_LATE else BAD_NUMBER] += 1
+        if verdict == assembly.IS_LATE:
+            counters[DUPLICATE if assembly.was_received(state, number, packet) else LATE] += 1
+            return True
+        if verdict == assembly.IS_SUSPECT:
+            counters[BAD_NUMBER] += 1
             return True
         if state.scalars[FREE_COUNT] == 0 and state.scalars[RING_FULL] == 0:
             return False
