@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
-from sisockdaq._dataset import Table
 from sisockdaq._patience import patience
 from sisockdaq.errors import (
     ConfigurationError,
@@ -198,7 +197,7 @@ def start_run(
     return Run(name, writer, lambda: control, network)
 
 
-def find_writer(catalog: Catalog, nodes: Table) -> str:
+def find_writer(network: Network) -> str:
     """Return the only writer of the network.
 
     Raises
@@ -206,9 +205,9 @@ def find_writer(catalog: Catalog, nodes: Table) -> str:
     NodeNotFound, ConfigurationError
         When there is none, or more than one.
     """
-    writers = [row.name for row in nodes if row.type and _WRITER_TYPE in row.type]
+    writers = _writers(network)
     if len(writers) == 1:
-        return str(writers[0])
+        return writers[0]
     if not writers:
         raise NodeNotFound("no file writer is on this network", remedy="add a node of type file_writer to the site")
     raise ConfigurationError(f"which writer? There are {', '.join(writers)}", remedy="name one")
@@ -249,11 +248,22 @@ def find_ledger(network: Network, catalog: Catalog, controlling: Callable[[], Ne
 
 
 def _writers(network: Network) -> list[str]:
+    """Return the nodes whose type is that of the file writer."""
     try:
-        status = network.call("consumer.get_status")
+        nodes = network.call("consumer.get_status")["nodes"]
     except NodeNotFound:
-        return []
-    return [str(entry["name"]) for entry in status["nodes"] if _WRITER_TYPE in str(entry.get("type"))]
+        # An older hub knows no types.
+        nodes = network.call("consumer.get_data_node")
+    types = {str(entry["name"]): entry.get("type") for entry in nodes}
+    # The hub has not asked the newest nodes yet.
+    asked = {name: network.start_call(f"consumer.{name}.ping") for name, kind in types.items() if kind is None}
+    for name, future in asked.items():
+        try:
+            types[name] = network.result(future, network.deadline).get("type")
+        except SisockdaqError:
+            # An older node, or one that does not answer: not a writer that could be used.
+            continue
+    return sorted(name for name, kind in types.items() if _WRITER_TYPE in str(kind))
 
 
 def _over(status: Mapping[str, Any]) -> bool:

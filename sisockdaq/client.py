@@ -314,7 +314,7 @@ class Client:
         raise FieldUnknown(f"{field} is archived, but its node {node} does not serve it now")
 
     def _writer(self, writer: str | None) -> str:
-        return writer or find_writer(self._catalog, self.nodes())
+        return writer or find_writer(self._network)
 
     def _controlling(self) -> Network:
         """Return the connection with control rights, made when it is first needed."""

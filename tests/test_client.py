@@ -405,3 +405,17 @@ def test_the_client_outlives_the_router(private_network):
         node.node.total.append(T0 + 5, 5.0)
         assert [sample.value for sample in itertools.islice(watch, 5)] == [1, 2, 3, 4, 5]
         assert watch.gaps[0].complete
+
+
+def test_the_only_writer_is_found_by_its_type(network, client):
+    class FileWriterLike(Writer):
+        """As the file writer."""
+
+    FileWriterLike.__module__ = "sisockdaq.nodes.file_writer"
+    with pytest.raises(NodeNotFound, match="no file writer"):
+        client.acquire("run", frames=1)
+    network.start(FileWriterLike, name="first")
+    assert client.acquire("run", frames=1).writer == "first"
+    network.start(FileWriterLike, name="second")
+    with pytest.raises(ConfigurationError, match="first, second"):
+        client.acquire("run", frames=1)

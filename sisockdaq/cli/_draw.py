@@ -117,4 +117,5 @@ def _number(value: float, log: bool) -> str:
 
 
 def _short(value: float) -> str:
-    return f"{value:.4g}"
+    text = f"{value:.4g}"
+    return text if len(text) <= _LABEL else f"{value:.2g}"

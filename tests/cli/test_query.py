@@ -49,9 +49,9 @@ def command(network, camera, monkeypatch):
 def test_nodes(command):
     lines = command("nodes").splitlines()
     assert lines[0].split() == ["node", "type", "uptime", "description"]
-    assert any(line.startswith("camera") and "Camera" in line for line in lines)
+    assert any(line.startswith("camera") and "every type of field" in line for line in lines)
     rows = json.loads(command("nodes", "--json"))
-    assert next(row for row in rows if row["name"] == "camera")["last_answer"] is not None
+    assert next(row for row in rows if row["name"] == "camera")["description"] == "A node with every type of field."
 
 
 def test_fields(command):
