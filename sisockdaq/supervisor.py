@@ -57,13 +57,19 @@ State = Literal["starting", "up", "waiting", "failed", "stopping", "stopped"]
 class Part:
     """One process of a site.
 
-    ``stage`` orders the stop: higher stages end first (nodes 2, hub 1, router 0).
+    Attributes
+    ----------
+    stage : int
+        Orders the stop: higher stages end first (nodes 2, hub 1, router 0).
+    last : bool
+        Started only when all other parts are up: a simulator, whose packets would otherwise come before its receiver.
     """
 
     name: str
     kind: str
     command: tuple[str, ...]
     stage: int = 2
+    last: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +131,8 @@ class Supervisor:
     Parameters
     ----------
     parts : sequence of Part
-        Started in this order, without waiting for one another: each retries until it finds the network.
+        Started in this order, without waiting for one another: each retries until it finds the network. (For `last`,
+        see `Part`.)
     logs : Path
         Folder of the logs, ``<part>.log``.
     policy : RestartPolicy
@@ -169,8 +176,8 @@ class Supervisor:
         """Start all parts."""
         self._logs.mkdir(parents=True, exist_ok=True, mode=0o700)
         for running in self._parts.values():
-            running.start_at = 0.0
-            self._set(running, "starting")
+            running.start_at = None if running.part.last else 0.0
+            self._set(running, "starting", message="when all others are up" if running.part.last else "")
         self._thread.start()
 
     def status(self) -> list[PartStatus]:
@@ -259,6 +266,14 @@ class Supervisor:
             now = time.monotonic()
             for running in self._parts.values():
                 if running.start_at is not None and running.start_at <= now:
+                    self._launch(running)
+            self._let_last_start()
+
+    def _let_last_start(self) -> None:
+        """Start the parts that wait for all others, once these are up."""
+        if all(running.status.state == "up" for running in self._parts.values() if not running.part.last):
+            for running in self._parts.values():
+                if running.part.last and running.process is None and running.status.state == "starting":
                     self._launch(running)
 
     def _until_next_start(self) -> float | None:

@@ -164,6 +164,18 @@ def test_what_a_part_started_ends_with_it(supervise: Callable[..., Watched]) -> 
     gone(int(up.message))
 
 
+def test_a_last_part_waits_for_all_others(supervise: Callable[..., Watched]) -> None:
+    last = Part("b", "script", (sys.executable, "-c", PREAMBLE + READY), last=True)
+    watched = supervise(last, part("a", READY))
+    watched.wait_state("b", "up")
+    ups = [change.name for change in watched.history if change.state == "up"]
+    assert ups == ["a", "b"]
+    first = watched.supervisor.status()[0].pid
+    assert first is not None
+    os.kill(first, signal.SIGKILL)
+    assert watched.wait_state("b", "up").pid != first
+
+
 def test_restart_on_request(supervise: Callable[..., Watched]) -> None:
     watched = supervise(part("a", READY))
     first = watched.wait_state("a", "up").pid

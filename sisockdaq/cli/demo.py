@@ -28,7 +28,12 @@ FRAMES = 1000
 REPLAY_RATE = 2.0
 """Frames a second of a replay: half a second to send 40 MB suits the kernel's usual receive buffers too."""
 
-COMMANDS = ("sisockdaq nodes", "sisockdaq plot integrator::curve", "sisockdaq acquire run_0100 --frames 500")
+COMMANDS = (
+    "source .venv/bin/activate",
+    "sisockdaq nodes",
+    "sisockdaq plot integrator::curve",
+    "sisockdaq acquire run_0100 --frames 500",
+)
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -65,7 +70,7 @@ def _live(site: Site, frames: int, rate: float, loss: float, *, live: bool) -> N
     from sisockdaq.cli.table import show_site
 
     command = (sys.executable, "-m", "sisockdaq.cli", "simulate", *site.arguments, "--rate", f"{rate:g}")
-    simulator = Part("simulator", "simulator", (*command, "--loss", f"{loss:g}"), stage=3)
+    simulator = Part("simulator", "simulator", (*command, "--loss", f"{loss:g}"), stage=3, last=True)
     with (
         until_signal() as stop,
         prepared(site),

@@ -31,6 +31,9 @@ PERIOD = 1.0
 _STALE = 5.0
 """A sample older than this [s] is not shown: the node has stopped telling."""
 
+_WIDE = 110
+"""Columns of a terminal from which on the table shows the types too; a standard one has 80."""
+
 Cells = tuple[str, str, str]
 """Rate, losses, detail of one row."""
 
@@ -131,7 +134,7 @@ def cells(kind: str, values: Mapping[str, Any], site: Site) -> Cells:
 def _receiver(values: Mapping[str, Any], site: Site) -> Cells:
     detail = site.detector.title if site.detector else ""
     if "ring_use" in values:
-        detail += f", ring {100 * float(values['ring_use']):.0f} %"
+        detail += f", ring {float(values['ring_use']):.0f} %"
     return _number(values, "frame_rate", "frames/s"), _whole(values, "packets_lost_total"), detail
 
 
@@ -198,10 +201,10 @@ def _show_table(
             if not told and all(part.state == "up" for part in statuses):
                 told = True
                 on_ready()
-            live.update(_table(site, statuses, facts.latest, commands), refresh=True)
+            live.update(_table(site, statuses, facts.latest, commands, console.width), refresh=True)
             if stop.wait(PERIOD / 2):
                 break
-        console.print("  stopping …", highlight=False)
+    console.print("\n  stopping …", highlight=False)
 
 
 def _head(site: Site) -> str:
@@ -214,18 +217,23 @@ def _short(path: Path) -> str:
 
 
 def _table(
-    site: Site, statuses: Sequence[PartStatus], latest: Mapping[str, Mapping[str, Any]], commands: Sequence[str]
+    site: Site,
+    statuses: Sequence[PartStatus],
+    latest: Mapping[str, Mapping[str, Any]],
+    commands: Sequence[str],
+    width: int,
 ) -> RenderableType:
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=True, header_style="bold")
-    for title in ("part", "type", "state", "rate", "lost", "detail"):
-        table.add_column(title, no_wrap=title != "detail", overflow="fold" if title == "detail" else "ellipsis")
+    wide = width >= _WIDE
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("  part", *(["type"] if wide else []), "state", "rate", "lost", "detail"):
+        table.add_column(title, no_wrap=True, overflow="ellipsis")
     for part in statuses:
-        table.add_row(part.name, part.kind, *row(site, part, latest))
-    below = [Text(f"  look    {'   '.join(commands)}")] if commands else []
+        table.add_row(f"  {part.name}", *([part.kind] if wide else []), *row(site, part, latest))
+    below = [Text(f"  {'look' if number == 0 else '    '}    {text}") for number, text in enumerate(commands)]
     return Group(table, Text(""), *below, Text("  stop    Ctrl-C"))
 
 
