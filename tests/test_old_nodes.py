@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -120,18 +120,6 @@ def test_a_node_of_the_old_base_joins_and_is_found_after_a_restart_of_the_hub(ne
         assert {"name": "old_weather", "description": "Archived weather."} in network.call("consumer.get_data_node")
         assert network.call("consumer.old_weather.get_data", ["t"], 1, 0) == {"data": {}, "timeline": {}}
     network.wait_gone("old_weather")
-
-
-def test_a_script_s_node_comes_back_after_a_restart_of_the_router(
-    private_network: Callable[..., Network], tmp_path: Path
-) -> None:
-    network = private_network()
-    with script(network, tmp_path, AFTER_CHANGING_THE_IMPORT + RUN + "runner.run(weather)"):
-        network.wait_listed("old_weather")
-        network.router.kill()
-        network.restart_router()
-        network.wait_listed("old_weather", 10.0)
-        assert network.call("consumer.old_weather.get_data", ["t"], 1, 0)["data"] == {"t": [1.0, 2.0]}
 
 
 def test_a_wrong_secret_is_in_the_log(network: Network, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -197,14 +196,3 @@ def test_a_node_s_process_ends_with_the_reason_when_it_cannot_start(network: Net
     assert node.wait() == 1
     assert "gauge: colour: Extra inputs are not permitted" in node.log
     assert "Traceback" not in node.log
-
-
-def test_a_killed_router_leaves_no_zombie(private_network: Callable[..., Network]) -> None:
-    network = private_network()
-    network.start_process(Gauge)
-    node = network.start_process(Gauge, name="camera")
-    network.router.kill()
-    assert node.terminate() == 0  # an end in order needs no router
-    network.restart_router()
-    network.wait_listed("gauge", 10.0)
-    network.wait_for("gauge::pressure", samples=3)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 import pytest
 
@@ -116,19 +115,3 @@ def test_a_node_that_starts_before_the_hub_is_listed_when_it_comes(network: Netw
     finally:
         network.start_hub()
     node.wait_listed()
-
-
-def test_the_network_is_whole_again_after_a_restart_of_the_router(private_network: Callable[..., Network]) -> None:
-    network = private_network()
-    camera = network.start(Camera)
-    network.start_process(Gauge)
-    setup_object = camera.node.exposure
-    for _ in range(2):
-        network.router.kill()
-        network.restart_router()
-        began = time.monotonic()
-        wait_until(lambda: sorted(network.listing_or_none() or ()) == ["camera", "gauge", "the hub"], 10.0, "all nodes")
-        assert time.monotonic() - began < 10.0
-    assert camera.node.exposure is setup_object  # the node object lived on; setup ran once
-    camera.node.exposure.append(1000.0, 0.5)
-    assert network.call("consumer.camera.get_data", ["exposure"], 1, 0)["data"] == {"exposure": [0.5]}
