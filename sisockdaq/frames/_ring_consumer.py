@@ -181,15 +181,16 @@ class RingConsumer:
         """Return the next mark or frame in order; None after `timeout` seconds without one."""
         deadline = time.monotonic() + timeout
         while not self._closed:
-            item = self._attach(deadline) if self._link is None else self._take(self._link)
+            link = self._link
+            item = self._attach(deadline) if link is None else self._take(link)
             if item is not None:
                 return item
-            if self._link is not None and self._link.ended:
-                return self._detach(self._link)
+            if link is not None and link.ended:
+                return self._detach(link)
             if time.monotonic() >= deadline:
                 return None
-            if self._link is not None:
-                self._sleep(self._link, deadline)
+            if link is not None:
+                self._sleep(link, deadline)
         return None
 
     def request(self, request: Request) -> None:
@@ -211,11 +212,14 @@ class RingConsumer:
             raise FrameSourceError(f"the frame source at {self._path} cannot be asked: {error}") from error
 
     def close(self) -> None:
-        """Detach; frames still borrowed stay readable, and their slots held, until released."""
+        """Detach; frames still borrowed stay readable, and their slots held, until released.
+
+        Any thread may close; a `next` under way in another returns None soon.
+        """
         self._closed = True
-        if self._knocking is not None:
-            self._knocking[0].close()
-            self._knocking = None
+        knocking, self._knocking = self._knocking, None
+        if knocking is not None:
+            knocking[0].close()
         link, self._link = self._link, None
         if link is not None:
             with contextlib.suppress(OSError):
@@ -281,20 +285,30 @@ class RingConsumer:
         if now < self._not_before:
             time.sleep(max(0.0, min(self._not_before, deadline) - now))
             return None
-        if self._knocking is None and not self._knock(now):
-            return None
         if self._knocking is None:
+            self._knocking = self._knock(now)
+        if (knocking := self._knocking) is None:
             return None
-        connection, since = self._knocking
-        ready = select.poll()
-        ready.register(connection, select.POLLIN)
-        if not ready.poll(max(0.0, (min(deadline, since + _ANSWER_WITHIN) - time.monotonic()) * 1000)):
+        connection, since = knocking
+        until = min(deadline, since + _ANSWER_WITHIN)
+        if not self._answered(connection, until):
             if time.monotonic() >= since + _ANSWER_WITHIN:
                 self._give_up(connection, _RETRY)
             return None
         return self._enter(connection)
 
-    def _knock(self, now: float) -> bool:
+    def _answered(self, connection: socket.socket, until: float) -> bool:
+        """Wait for the source's answer; False when there is none yet, or another thread has closed this consumer."""
+        try:
+            ready = select.poll()
+            ready.register(connection, select.POLLIN)
+            return bool(ready.poll(max(0.0, (until - time.monotonic()) * 1000)))
+        except (OSError, ValueError):
+            if self._closed:
+                return False
+            raise
+
+    def _knock(self, now: float) -> tuple[socket.socket, float] | None:
         try:
             connection = sockets_of(self._path)
         except ValueError as error:
@@ -306,9 +320,8 @@ class RingConsumer:
         except OSError:  # not there yet, or no longer; that is no error, attaching goes on
             connection.close()
             self._not_before = now + _RETRY
-            return False
-        self._knocking = (connection, now)
-        return True
+            return None
+        return connection, now
 
     def _enter(self, connection: socket.socket) -> Mark | None:
         """Read the source's answer."""

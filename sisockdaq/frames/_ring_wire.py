@@ -17,6 +17,8 @@ from dataclasses import asdict, dataclass, field
 from enum import IntEnum
 from typing import Any
 
+import numpy as np
+
 from sisockdaq.frames.bus import Request
 from sisockdaq.frames.messages import Arm, Attached, Description, Detached, End, Mark, Report, Settled, Start, Stop
 
@@ -115,7 +117,7 @@ def parse_request(message: Message) -> Request:
 
 def send(connection: socket.socket, message: Message) -> None:
     """Send a message whole or not at all; raise `OSError` (`BlockingIOError` when there is no room)."""
-    body = json.dumps(message.body, separators=(",", ":")).encode()
+    body = json.dumps(message.body, separators=(",", ":"), default=_number).encode()
     descriptors, spare = list(message.descriptors), -1
     flag = 0
     if len(body) > _LARGEST_BODY:
@@ -163,6 +165,13 @@ def sockets_of(path: os.PathLike[str]) -> socket.socket:
     if len(os.fsencode(path)) > 107:
         raise ValueError(f"the path of the socket is longer than 107 bytes: {os.fspath(path)}")
     return socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+
+
+def _number(value: Any) -> Any:
+    """Let numpy's scalars, which counters easily become, travel as the numbers they are."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} in a mark or request cannot travel as JSON")
 
 
 def _body_file(body: bytes) -> int:

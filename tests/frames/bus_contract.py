@@ -173,6 +173,27 @@ class BusContract:
         assert unreceived(borrowed.packet_mask, PACKETS).tolist() == [0, 19]
         borrowed.release()
 
+    def test_numbers_of_numpy_travel(self, plane: Plane) -> None:
+        producer, consumer = plane.producer(DESCRIPTION, 4), plane.consumer("writer", "lossless")
+        if plane.has_back_channel:
+            attach(producer, consumer)
+        start(producer, "run", 1, wavelength=np.float64(1.25))
+        slot = producer.acquire()
+        assert slot is not None
+        producer.publish(
+            slot,
+            FrameHeader(np.uint64(7), np.float64(1.5), np.float64(1.5), np.int64(0), total=np.float32(2.5)),  # type: ignore[arg-type]
+        )
+        end(producer, np.int64(1))  # type: ignore[arg-type]
+        if not plane.has_back_channel:
+            attach(producer, consumer)
+        assert consumer.next(SOON) == Start("run", 1, {"wavelength": 1.25})
+        with frame(consumer.next(SOON)) as borrowed:
+            assert (borrowed.header.number, borrowed.header.time, borrowed.header.total) == (7, 1.5, 2.5)
+        mark = consumer.next(SOON)
+        assert isinstance(mark, End)
+        assert mark.counts["frames_complete"] == 1
+
     def test_pixels_are_read_only(self, plane: Plane) -> None:
         producer, consumer = plane.producer(DESCRIPTION, 4), plane.consumer("writer", "lossless")
         if plane.has_back_channel:

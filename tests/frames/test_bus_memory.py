@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sisockdaq.frames import Consumer, Description, Producer, parse_policy
+from sisockdaq.frames import Attached, Consumer, Description, Detached, Producer, parse_policy
 from sisockdaq.frames.memory import MemoryBus
 from tests.frames.bus_contract import DESCRIPTION, BackChannelContract, Plane
 
@@ -41,4 +41,10 @@ class TestMemoryBus(BackChannelContract):
         producer.close()
 
     def test_the_end_of_the_source_is_told_and_its_return(self, plane: Plane) -> None:
-        pytest.skip("a bus in one process lives and ends with its source")
+        """A bus in one process lives and ends with its source."""
+        producer = plane.producer(DESCRIPTION, 2)
+        consumer = plane.consumer("writer", "lossless")
+        assert isinstance(consumer.next(1.0), Attached)
+        producer.close()
+        assert isinstance(consumer.next(1.0), Detached)
+        assert consumer.next(0.02) is None

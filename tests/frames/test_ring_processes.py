@@ -256,3 +256,15 @@ def test_a_second_consumer_of_a_name_waits_for_the_first_to_go(stage: Stage) -> 
     assert second.next(0.3) is None
     first.close()
     assert isinstance(second.next(SOON), Attached)
+
+
+def test_a_consumer_is_closed_from_another_thread(stage: Stage) -> None:
+    producer, consumer = stage.producer(), stage.consumer("writer")
+    assert isinstance(consumer.next(SOON), Attached)
+    seen: list[object] = ["nothing yet"]
+    thread = threading.Thread(target=lambda: seen.append(consumer.next(SOON)))
+    thread.start()
+    consumer.close()
+    thread.join(SOON)
+    assert seen[1:] == [None]
+    until(lambda: producer.status()["consumers"]["writer"]["state"] == "gone", "the departure noticed")
