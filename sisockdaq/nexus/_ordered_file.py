@@ -23,7 +23,6 @@ import contextlib
 import errno
 import fcntl
 import os
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -88,7 +87,8 @@ class OrderedFile:
     def __init__(self, path: Path, *, overwrite: bool = False) -> None:
         self.path = path
         self._backing = _Backing(path, overwrite=overwrite)
-        with self._storage_errors():
+        self._guard = _Guard(self._backing, path)
+        with self._guard:
             self.hdf5 = h5py.File(self._backing, "w", libver=LIBRARY_VERSIONS)
             _keep_metadata(self.hdf5)
 
@@ -105,7 +105,7 @@ class OrderedFile:
         StorageError
             When the disk is full, for example; what earlier commits wrote stays readable.
         """
-        with self._storage_errors():
+        with self._guard:
             self._backing.collect()
             self.hdf5.flush()
             self._backing.apply()
@@ -126,19 +126,9 @@ class OrderedFile:
             self.hdf5.close()
         self._backing.close()
 
-    @contextlib.contextmanager
-    def _storage_errors(self) -> Iterator[None]:
-        """HDF5 turns a failed write into its own error; the kernel's reason is what a person needs."""
-        try:
-            yield
-        except Exception as error:
-            if self._backing.failure is not None:
-                raise storage_error(self._backing.failure, self.path) from error
-            raise
-
     def guard(self) -> contextlib.AbstractContextManager[None]:
         """Return a context in which a failed write to `hdf5` becomes a `StorageError`."""
-        return self._storage_errors()
+        return self._guard
 
     def __enter__(self) -> OrderedFile:
         return self
@@ -150,6 +140,19 @@ class OrderedFile:
             self.close()
         else:
             self.abandon()
+
+
+class _Guard(contextlib.AbstractContextManager[None]):
+    """HDF5 turns a failed write into its own error; the kernel's reason is what a person needs."""
+
+    def __init__(self, backing: _Backing, path: Path) -> None:
+        self._backing, self._path = backing, path
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, Exception) and self._backing.failure is not None:
+            raise storage_error(self._backing.failure, self._path) from error
 
 
 def _keep_metadata(hdf5: h5py.File) -> None:
@@ -200,15 +203,16 @@ class _Backing:
         return self._position
 
     def write(self, data: Buffer) -> int:
-        size = memoryview(data).nbytes
+        size, position = len(data), self._position  # type: ignore[arg-type]
         if self.detached:
             return size
         if self._collected is None:
-            self._write(self._position, data)
+            self._write(position, data, size)
         else:
-            self._collected[self._position] = bytes(data)
-        self._size = max(self._size, self._position + size)
-        self._position += size
+            self._collected[position] = bytes(data)
+        self._position = end = position + size
+        if end > self._size:
+            self._size = end
         return size
 
     def read(self, size: int = -1) -> bytes:
@@ -240,9 +244,9 @@ class _Backing:
         pieces, self._collected = self._collected or {}, None
         first = not self._known
         for offset in _safe_order(pieces, self._known, self._committed_size):
-            if offset == 0 and os.fstat(self._fd).st_size < self._size:
-                self._system(lambda: os.ftruncate(self._fd, self._size))
-            self._write(offset, pieces[offset])
+            if offset == 0:
+                self._lengthen()
+            self._write(offset, pieces[offset], len(pieces[offset]))
         if first:
             self._known = set(pieces)
         self._committed_size = self._size
@@ -252,19 +256,25 @@ class _Backing:
             self.closed = True
             os.close(self._fd)
 
-    def _write(self, offset: int, data: Buffer) -> None:
-        view = memoryview(data).cast("B")
-        while view.nbytes:
-            done = self._system(lambda view=view, offset=offset: os.pwrite(self._fd, view, offset))  # type: ignore[misc]
-            self.bytes_written += done
-            view, offset = view[done:], offset + done
+    def _lengthen(self) -> None:
+        """Make the file as long as its superblock will say."""
+        if os.fstat(self._fd).st_size < self._size:
+            try:
+                os.ftruncate(self._fd, self._size)
+            except OSError as error:
+                self.failure = error
+                raise
 
-    def _system(self, call: Callable[[], int | None]) -> int:
+    def _write(self, offset: int, data: Buffer, size: int) -> None:
+        """Write all of `data`; the kernel may take it in pieces."""
         try:
-            return call() or 0
+            done = os.pwrite(self._fd, data, offset)
+            while done < size:
+                done += os.pwrite(self._fd, memoryview(data)[done:], offset + done)
         except OSError as error:
             self.failure = error
             raise
+        self.bytes_written += size
 
 
 def _safe_order(pieces: dict[int, bytes], known: set[int], committed_size: int) -> list[int]:

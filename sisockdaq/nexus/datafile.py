@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from sisockdaq.frames.messages import FrameHeader
 from sisockdaq.nexus._ordered_file import OrderedFile
-from sisockdaq.nexus._strings import fixed, set_attributes
+from sisockdaq.nexus._strings import set_attributes
 from sisockdaq.nexus.layout import (
     FRAME_FIELDS,
     IMAGE_PATH,
@@ -94,18 +94,20 @@ class DataFile:
     def _make(self, acquisition: str) -> None:
         plan, hdf5 = self.plan, self._file.hdf5
         entry = hdf5.create_group("entry")
-        set_attributes(entry, {"NX_class": "NXentry", "default": "data", "acquisition": acquisition})
-        entry.attrs["file_number"] = np.uint32(self.number)
-        entry.attrs["first_index"] = np.int64(self.first_index)
-        entry.attrs["images_per_file"] = np.int64(plan.images_per_file)
-        entry.attrs["finished"] = np.uint8(0)
+        numbers = {
+            "file_number": np.uint32(self.number),
+            "first_index": np.int64(self.first_index),
+            "images_per_file": np.int64(plan.images_per_file),
+            "finished": np.uint8(0),
+        }
+        set_attributes(entry, {"NX_class": "NXentry", "default": "data", "acquisition": acquisition, **numbers})
         self._entry = entry
         data = entry.create_group("data")
         set_attributes(data, {"NX_class": "NXdata", "signal": "data", "source": plan.image.source})
         self._images = _image_dataset(hdf5, plan)
         self._chunks, self._extent = self._images.id, 0
-        self._images.attrs["image_nr_low"] = np.uint64(self.first_index + 1)
-        self._images.attrs["image_nr_high"] = np.uint64(self.first_index)
+        numbering = {"image_nr_low": np.uint64(self.first_index + 1), "image_nr_high": np.uint64(self.first_index)}
+        set_attributes(self._images, numbering)
         set_attributes(hdf5.create_group(SERIES_PATH), {"NX_class": "NXcollection"})
         self._frames = _Table(hdf5, plan, plan.image.source, FRAME_FIELDS)
         self._partial = _PartialFrames(self._frames.group, plan)
@@ -227,20 +229,29 @@ def _append(dataset: h5py.Dataset, done: int, rows: int, at: Sequence[int], valu
 
     A row below `done` belongs to a frame that was overtaken by others; it is put in its place.
     """
+    tail = dataset.id.shape[1:]
     if rows > done:
-        dataset.resize(rows, axis=0)
+        dataset.id.set_extent((rows, *tail))
     if len(at) == rows - done and list(at) == list(range(done, rows)):
-        if rows > done:
-            dataset[done:rows] = values
+        _write_rows(dataset, done, values)
         return
     places = np.asarray(at, dtype=np.int64)
     behind = places >= done
     if rows > done:
-        block = np.full((rows - done, *dataset.shape[1:]), dataset.fillvalue, dtype=dataset.dtype)
+        block = np.full((rows - done, *tail), dataset.fillvalue, dtype=dataset.dtype)
         block[places[behind] - done] = values[behind]
-        dataset[done:rows] = block
+        _write_rows(dataset, done, block)
     for place, value in zip(places[~behind], values[~behind], strict=True):
         dataset[int(place)] = value
+
+
+def _write_rows(dataset: h5py.Dataset, first: int, values: npt.NDArray[Any]) -> None:
+    """Write rows of the dataset's own dtype; past h5py's selections, which cost more than such small writes."""
+    if not len(values):
+        return
+    memory, file = h5py.h5s.create_simple(values.shape), dataset.id.get_space()
+    file.select_hyperslab((first, *(0 for _ in values.shape[1:])), values.shape)
+    dataset.id.write(memory, file, np.ascontiguousarray(values))
 
 
 class _Table:
@@ -306,7 +317,7 @@ class _ResultsTable:
     def __init__(self, hdf5: h5py.File, plan: DataFilePlan, results: ResultsPlan) -> None:
         self._plan = results
         group = hdf5.create_group(f"{SERIES_PATH}/{results.source}")
-        set_attributes(group, {"NX_class": "NXcollection", "timeline": plan.timeline})
+        set_attributes(group, {"timeline": plan.timeline, **_plottable(results)})
         for axis in results.axes:
             dataset = group.create_dataset(axis.dataset, data=np.asarray(axis.values, dtype="<f8"))
             set_attributes(dataset, {"units": axis.units})
@@ -327,7 +338,6 @@ class _ResultsTable:
                 },
             )
             self._datasets.append(dataset)
-        _mark_plottable(group, results)
         self._rows: list[int] = []
         self._times: list[float] = []
         self._vectors: list[npt.NDArray[np.float64]] = []
@@ -358,12 +368,10 @@ class _ResultsTable:
         self._vectors.clear()
 
 
-def _mark_plottable(group: h5py.Group, results: ResultsPlan) -> None:
-    """Let viewers draw the first curve: NXdata with a signal and its axis."""
+def _plottable(results: ResultsPlan) -> dict[str, Any]:
+    """Return the attributes by which viewers draw the first curve: NXdata with a signal and its axis."""
     curve = next((field for field in results.fields if field.axis_dataset), None)
     if curve is None:
-        return
-    group.attrs["NX_class"] = fixed("NXdata")
-    group.attrs["signal"] = fixed(curve.name)
-    names = np.array([b".", str(curve.axis_dataset).encode()])
-    group.attrs["axes"] = names
+        return {"NX_class": "NXcollection"}
+    axes = np.array([b".", str(curve.axis_dataset).encode()])
+    return {"NX_class": "NXdata", "signal": curve.name, "axes": axes}
