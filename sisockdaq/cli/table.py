@@ -228,9 +228,10 @@ def _table(
     from rich.text import Text
 
     wide = width >= _WIDE
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("  part", *(["type"] if wide else []), "state", "rate", "lost", "detail"):
-        table.add_column(title, no_wrap=True, overflow="ellipsis")
+    table = Table(box=None, pad_edge=False, header_style="bold", expand=True)
+    for title in ("  part", *(["type"] if wide else []), "state", "rate", "lost"):
+        table.add_column(title, no_wrap=True)
+    table.add_column("detail", no_wrap=True, overflow="ellipsis", ratio=1)  # it alone gives way in a narrow terminal
     for part in statuses:
         table.add_row(f"  {part.name}", *([part.kind] if wide else []), *row(site, part, latest))
     below = [Text(f"  {'look' if number == 0 else '    '}    {text}") for number, text in enumerate(commands)]
