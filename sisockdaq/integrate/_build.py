@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-__all__ = ["assign_bins", "bounds", "empty_widths", "half_widths", "pack_pairs", "pack_runs", "spread"]
+__all__ = ["assign_bins", "bounds", "empty_widths", "half_widths", "pack_pairs", "pack_runs", "spread", "warm_up"]
 
 
 @njit(nogil=True, cache=True)
@@ -125,3 +125,16 @@ def pack_runs(first: Any, span: Any, share: Any, bins: int, longest: int, index:
 def empty_widths() -> npt.NDArray[np.float64]:
     """Stand for "no half widths" in `bounds`."""
     return np.empty(0)
+
+
+def warm_up() -> None:
+    """Compile (or load from numba's cache) all of the above, for the types that they are called with."""
+    image = np.zeros((1, 1))
+    half_widths(image, np.zeros((2, 2), np.float32), np.zeros((1, 1)))
+    line, masked = np.zeros(1), np.zeros(1, np.bool_)
+    bounds(line, line, masked)
+    assign_bins(line, masked, 0.0, 1.0, 1, np.zeros(4, np.uint16)[:1])
+    first, span, share = np.zeros(1, np.int32), np.zeros(1, np.int32), np.zeros((1, 2))
+    spread(line, line, masked, 0.0, 1.0, 1, first, span, share)
+    pack_pairs(first, span, share, 1, np.zeros(4, np.uint16), np.zeros(1, np.float32))
+    pack_runs(first, span, share, 1, 1, np.zeros(4, np.uint16), np.zeros((1, 2), np.float32))
