@@ -49,6 +49,9 @@ HUB_DEADLINE = 5.0
 SETUP_DEADLINE = 300.0
 """Longest time of a blocking function during `setup` [s]: kernels are compiled and files are listed then."""
 
+KINDS_OF_ERRORS = 100
+"""Kinds of timers' errors that are logged; all are counted, and the count is in the node's health."""
+
 FEED_BACKLOG = 4 << 20
 """Bytes waiting in the transport above which feed events are dropped, so that a slow router costs no memory."""
 
@@ -122,7 +125,7 @@ class NodeCore:
         self._timers: list[LoopingCall] = []
         self._ended = threading.Event()
         self._said: str | None = None
-        self._latest_error: str | None = None
+        self._errors_said: set[str] = set()
         self._log = Logger(f"sisockdaq.{node.name}")
 
     def uri(self, s: str) -> str:
@@ -301,12 +304,12 @@ class NodeCore:
             self._count(Failure())
 
     def _count(self, failure: Failure) -> None:
-        """Count an error; log it when it differs from the one before."""
+        """Count an error; log each kind once, so that a gauge that is off does not fill the log."""
         self.errors += 1
         text = f"{type(failure.value).__name__}: {failure.value}"
-        if text == self._latest_error:
+        if text in self._errors_said or len(self._errors_said) >= KINDS_OF_ERRORS:
             return
-        self._latest_error = text
+        self._errors_said.add(text)
         if isinstance(failure.value, SisockdaqError):
             self._log.warn("{text}", text=text)
         else:
