@@ -13,6 +13,8 @@ is a readable file:
 
 Raw data (chunks of images) go to the file at once; they lie on new ground.
 
+The file gets its name at the first commit; until then it has a hidden one, so no half-made file is ever seen.
+
 Held to: the structure of the file (groups, datasets, attributes) is complete at the first commit; after it, rows are
 only appended. While it is open the file has a shared lock: others may read it, a second writer is refused.
 """
@@ -86,7 +88,11 @@ class OrderedFile:
 
     def __init__(self, path: Path, *, overwrite: bool = False) -> None:
         self.path = path
-        self._backing = _Backing(path, overwrite=overwrite)
+        self._overwrite = overwrite
+        self._hidden: Path | None = path.with_name(f".{path.name}.part")
+        if not overwrite and path.exists():
+            raise storage_error(FileExistsError(errno.EEXIST, "exists"), path)
+        self._backing = _Backing(self._hidden, path)
         self._guard = _Guard(self._backing, path)
         with self._guard:
             self.hdf5 = h5py.File(self._backing, "w", libver=LIBRARY_VERSIONS)
@@ -109,6 +115,19 @@ class OrderedFile:
             self._backing.collect()
             self.hdf5.flush()
             self._backing.apply()
+        if self._hidden is not None:
+            self._show()
+
+    def _show(self) -> None:
+        """Give the file its name."""
+        hidden, self._hidden = self._hidden, None
+        assert hidden is not None
+        try:
+            _rename(hidden, self.path, replace=self._overwrite)
+        except OSError as error:
+            hidden.unlink(missing_ok=True)
+            raise storage_error(error, self.path) from error
+        self._backing.admit_readers()
 
     def close(self) -> None:
         """Commit and close. Closing again does nothing."""
@@ -120,10 +139,12 @@ class OrderedFile:
             self.abandon()
 
     def abandon(self) -> None:
-        """Close without a commit: the file stays as the last one left it."""
+        """Close without a commit: the file stays as the last one left it; without any it is gone."""
         self._backing.detached = True
         with contextlib.suppress(Exception):  # HDF5 reports the writes that a full disk refused earlier
             self.hdf5.close()
+        if self._hidden is not None and not self._backing.closed:
+            self._hidden.unlink(missing_ok=True)
         self._backing.close()
 
     def guard(self) -> contextlib.AbstractContextManager[None]:
@@ -166,14 +187,13 @@ def _keep_metadata(hdf5: h5py.File) -> None:
 class _Backing:
     """The Python file object that HDF5 writes through (driver "fileobj")."""
 
-    def __init__(self, path: Path, *, overwrite: bool) -> None:
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | (0 if overwrite else os.O_EXCL)
+    def __init__(self, hidden: Path, path: Path) -> None:
         try:
-            self._fd = os.open(path, flags, 0o666)
+            self._fd = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
             raise storage_error(error, path) from error
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.fstat(
                 self._fd
             ).st_size:  # never without need: ext4 writes a file that was cut to nothing out at close
@@ -181,7 +201,7 @@ class _Backing:
         except OSError as error:
             os.close(self._fd)
             if isinstance(error, BlockingIOError):
-                raise StorageError(f"{path} is open in another program") from error
+                raise StorageError(f"{path} is being made by another program") from error
             raise storage_error(error, path) from error
         self._position = 0
         self._collected: dict[int, bytes] | None = None
@@ -256,6 +276,10 @@ class _Backing:
             self.closed = True
             os.close(self._fd)
 
+    def admit_readers(self) -> None:
+        """From now on others may lock the file for reading."""
+        fcntl.flock(self._fd, fcntl.LOCK_SH)
+
     def _lengthen(self) -> None:
         """Make the file as long as its superblock will say."""
         if os.fstat(self._fd).st_size < self._size:
@@ -275,6 +299,23 @@ class _Backing:
             self.failure = error
             raise
         self.bytes_written += size
+
+
+def _rename(hidden: Path, path: Path, *, replace: bool) -> None:
+    """Move a file to its place; without `replace` an existing one stays, and `FileExistsError` is raised."""
+    if replace:
+        hidden.replace(path)
+        return
+    try:
+        path.hardlink_to(hidden)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links: look, then move
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, "exists", str(path)) from None
+        hidden.replace(path)
+    else:
+        hidden.unlink()
 
 
 def _safe_order(pieces: dict[int, bytes], known: set[int], committed_size: int) -> list[int]:

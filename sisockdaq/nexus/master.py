@@ -1,20 +1,19 @@
 """Put the tree of a master file on disk, whole or not at all.
 
-The file is written beside its place under a hidden name and moved there when it is complete; whoever opens the master
-sees the old one or the new one. It is small (numbers, links and the pixel mask), so it is simply written again when a
-data file is added.
+The file is written under a hidden name and moved to its place when it is complete (`_ordered_file`); whoever opens the
+master sees the old one or the new one. It is small (numbers, links and the pixel mask), so it is simply written again
+when a data file is added.
 """
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from sisockdaq.nexus._ordered_file import OrderedFile, storage_error
+from sisockdaq.nexus._ordered_file import OrderedFile
 from sisockdaq.nexus._strings import fixed, set_attributes
 from sisockdaq.nexus.nxmx import Dataset, ExternalLink, Group, HardLink
 
@@ -37,18 +36,8 @@ def write_master(path: Path, root: Group, *, replace: bool) -> None:
     StorageError
         When the file exists and is not to be replaced, or the disk refuses it.
     """
-    hidden = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with OrderedFile(hidden, overwrite=True) as file, file.guard():
-            _fill(file.hdf5, root)
-        if replace:
-            hidden.replace(path)
-        else:
-            os.link(hidden, path)
-    except OSError as error:
-        raise storage_error(error, path) from error
-    finally:
-        hidden.unlink(missing_ok=True)
+    with OrderedFile(path, overwrite=replace) as file, file.guard():
+        _fill(file.hdf5, root)
 
 
 def _fill(hdf5: h5py.File, root: Group) -> None:

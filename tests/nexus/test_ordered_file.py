@@ -125,6 +125,37 @@ def test_an_existing_file_is_refused_unless_overwriting_is_allowed(tmp_path: Pat
         assert reader["x"][()] == 1.0
 
 
+def test_no_half_made_file_is_ever_seen(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    file = OrderedFile(path)
+    file.hdf5["x"] = 1.0
+    assert not path.exists()
+    with pytest.raises(StorageError, match="another program"):
+        OrderedFile(path)
+    file.commit()
+    assert [each.name for each in tmp_path.iterdir()] == ["a.h5"]
+    file.close()
+    OrderedFile(tmp_path / "b.h5").abandon()
+    assert [each.name for each in tmp_path.iterdir()] == ["a.h5"]
+
+
+def test_what_a_dead_writer_left_unfinished_is_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / ".a.h5.part").write_bytes(b"old")
+    with OrderedFile(tmp_path / "a.h5") as file:
+        file.hdf5["x"] = 1.0
+    assert [each.name for each in tmp_path.iterdir()] == ["a.h5"]
+
+
+def test_a_file_that_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    file = OrderedFile(tmp_path / "a.h5")
+    (tmp_path / "a.h5").write_bytes(b"precious")
+    with pytest.raises(StorageError, match="exists"):
+        file.commit()
+    file.abandon()
+    assert (tmp_path / "a.h5").read_bytes() == b"precious"
+    assert [each.name for each in tmp_path.iterdir()] == ["a.h5"]
+
+
 def test_a_full_disk_is_named_and_the_committed_rows_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "run_data_000001.h5"
     file = DataFile(path, data.plan(100), "run", 1)
