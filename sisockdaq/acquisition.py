@@ -237,6 +237,15 @@ class _Phase(StrEnum):
     SETTLING = "settling"
 
 
+class _Source(StrEnum):
+    """What is known of the source in this acquisition."""
+
+    AT_WORK = "at work"
+    ENDED = "ended"
+    SILENT = "silent"
+    GONE = "gone"
+
+
 class AcquisitionMachine:
     """One writer's acquisitions.
 
@@ -254,7 +263,8 @@ class AcquisitionMachine:
         self._phase = _Phase.READY
         self._since = 0.0
         self._stop_asked: float | None = None
-        self._source_over = self._source_gone = False
+        self._source = _Source.AT_WORK
+        self._reported = False
         self._failure = ""
         self._frames_expected: int | None = None
 
@@ -287,7 +297,7 @@ class AcquisitionMachine:
         self.current = Record(request, started=now)
         self._enter(_Phase.ARMED, now)
         self._stop_asked, self._frames_expected, self._failure = None, None, ""
-        self._source_over = self._source_gone = False
+        self._source, self._reported = _Source.AT_WORK, False
         return [OpenFiles(request), ArmSource(request)]
 
     def refused(self) -> None:
@@ -333,28 +343,29 @@ class AcquisitionMachine:
         return [Abandon() if abandon else Drain(self._frames_expected)]
 
     def _source_ended(self, record: Record, reason: str, expected: int | None, now: float) -> list[Instruction]:
-        self._source_over = True
+        if self._source in (_Source.ENDED, _Source.GONE):
+            return []
+        self._source = _Source.ENDED
         self._frames_expected = expected
         if reason == "stopped" and self._stop_asked is None:
             self._stop_asked = now
         if reason == "failed" and not self._failure:
             self._failure = "the frame source reports a failure"
         if self._phase is _Phase.SETTLING:
-            return [self._report(record)]
+            return self._report(record)
         return self._drain(record, now) if self.taking_frames else []
 
     def _source_lost(self, record: Record, reason: str, now: float) -> list[Instruction]:
         """Without its source an acquisition cannot go on; one that is already over only misses its ledger."""
-        self._source_gone = True
+        if self._source is not _Source.ENDED:
+            self._failure = self._failure or f"the frame source has gone: {reason}"
+        self._source = _Source.GONE
         if self._phase is _Phase.SETTLING:
             return self._finish(record, None, now)
-        if not self._source_over:
-            self._source_over = True
-            self._failure = self._failure or f"the frame source has gone: {reason}"
         return self._drain(record, now) if self.taking_frames else []
 
     def _stop(self, record: Record, now: float, *, failed: bool) -> list[Instruction]:
-        if self._stop_asked is not None or self._source_over:
+        if self._stop_asked is not None or self._source is not _Source.AT_WORK:
             return []
         self._stop_asked = now
         return [StopSource(record.request.acquisition, failed)]
@@ -370,13 +381,17 @@ class AcquisitionMachine:
     def _drained(self, record: Record, written: int, closed: int, now: float) -> list[Instruction]:
         record.frames_written, record.files_closed = written, closed
         self._enter(_Phase.SETTLING, now)
-        if record.ledger is not None or self._source_gone:
+        if record.ledger is not None or self._source is _Source.GONE:
             return self._finish(record, record.ledger, now)
-        return [self._report(record)] if self._source_over else []
+        return self._report(record) if self._source is _Source.ENDED else []
 
-    def _report(self, record: Record) -> SendReport:
+    def _report(self, record: Record) -> list[Instruction]:
+        """Report once; a source takes reports only after its end."""
+        if self._reported:
+            return []
+        self._reported = True
         counts = {"frames_written": record.frames_written, "files_closed": record.files_closed}
-        return SendReport(record.request.acquisition, counts)
+        return [SendReport(record.request.acquisition, counts)]
 
     def _finish(self, record: Record, ledger: Mapping[str, Any] | None, now: float) -> list[Instruction]:
         record.ledger = None if ledger is None else dict(ledger)
@@ -406,7 +421,7 @@ class AcquisitionMachine:
             self._failure = f"the frame source did not begin within {ARM_DEADLINE:g} s"
             return [*self._stop(record, now, failed=True), *self._drain(record, now)]
         if self.taking_frames and asked is not None and now - asked > STOP_DEADLINE:
-            self._source_over = True
+            self._source = _Source.SILENT
             self._failure = self._failure or f"the frame source did not end within {STOP_DEADLINE:g} s of the stop"
             return self._drain(record, now)
         if self._phase is _Phase.SETTLING and now - self._since > SETTLE_DEADLINE:
