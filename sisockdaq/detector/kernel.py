@@ -312,7 +312,7 @@ def _process(plan: Plan, state: State, memory: Memory, masks: Masks) -> bool:
         size = packet_bytes(state, message, length)
         if size != plan.datagram:
             _linearise(plan, state)
-        pieces = -(-length // size)
+        pieces = max(1, -(-length // size))
         while scalars[PIECE] < pieces:
             if not _packet(plan, state, memory, masks, scalars[PIECE], size, length):
                 return False

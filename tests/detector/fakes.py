@@ -34,6 +34,7 @@ class FakeProducer:
         self.log: list[Any] = []
         self.hold = False
         self._free = list(range(slots))
+        self._held: list[int] = []
         self._changed = threading.Condition()
         self.handler: Callable[[str, Request], None] | None = None
 
@@ -42,16 +43,20 @@ class FakeProducer:
 
     def publish(self, slot: int, header: FrameHeader) -> None:
         frame = Published(header, self.pixels[slot].copy(), self.packet_masks[slot].copy())
-        self.pixels[slot].reshape(-1)[:] = self.pixels[slot].reshape(-1)  # a write where the kernel must not write
         with self._changed:
             self.frames.append(frame)
             self.log.append(header)
-            if not self.hold:
-                self._free.append(slot)
+            (self._held if self.hold else self._free).append(slot)
             self._changed.notify_all()
 
     def discard(self, slot: int) -> None:
         self._free.append(slot)
+
+    def let_go(self) -> None:
+        """End the hold: all slots are free again."""
+        self.hold = False
+        while self._held:
+            self._free.append(self._held.pop())
 
     def start(self, start: Start) -> None:
         self._mark(start)
@@ -76,12 +81,12 @@ class FakeProducer:
             self.log.append(mark)
             self._changed.notify_all()
 
-    def wait_for(self, condition: Callable[[], bool], deadline: float = 20.0) -> None:
+    def wait_for(self, condition: Callable[[], bool], deadline: float = 5.0) -> None:
         with self._changed:
             if not self._changed.wait_for(condition, deadline):
                 raise AssertionError(f"not reached in {deadline} s; frames {[f.header.number for f in self.frames]}")
 
-    def wait_frames(self, count: int, deadline: float = 20.0) -> list[Published]:
+    def wait_frames(self, count: int, deadline: float = 5.0) -> list[Published]:
         self.wait_for(lambda: len(self.frames) >= count, deadline)
         return self.frames
 
