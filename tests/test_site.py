@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field
 
 import sisockdaq.site
 from sisockdaq._yaml import YamlError, read_value, read_yaml
+from sisockdaq.detector.layout import gap_mask
 from sisockdaq.errors import ConfigurationError
 from sisockdaq.site import Site, installed_types, load_site, node_class
 
@@ -75,11 +76,20 @@ def test_the_example_sites_are_valid(name: str) -> None:
     assert len(site.entry("receiver").options["udp"]) == site.detector.streams
 
 
-def test_the_eiger_site_has_the_sample_s_image(tmp_path: Path) -> None:
+def test_the_eiger_site_has_the_sample_s_image() -> None:
     site = load_site(REPOSITORY / "sites" / "eiger9m")
     assert site.detector is not None
     # Shape and packets of the recorded frame, from its description.
     assert (site.detector.shape, site.detector.packets_per_frame) == ((3264, 3106), 72 * 128)
+    gaps = gap_mask(site.detector)
+    assert gaps is not None
+    assert gaps.sum() == 3264 * 3106 - 72 * 256 * 512
+
+
+def test_stacked_modules_have_no_gap() -> None:
+    site = load_site(REPOSITORY / "sites" / "demo")
+    assert site.detector is not None
+    assert gap_mask(site.detector) is None
 
 
 @pytest.mark.parametrize(

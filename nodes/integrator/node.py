@@ -14,12 +14,16 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import Field, field_validator
 
 from sisockdaq.base import DataNodeServer
+from sisockdaq.detector.layout import gap_mask
 from sisockdaq.errors import ConfigurationError
 from sisockdaq.frames import FrameHeader, make_consumer, make_producer, parse_policy
 from sisockdaq.integrate.geometry import Unit
+from sisockdaq.integrate.masks import load_mask
 
 if TYPE_CHECKING:
     from sisockdaq.integrate.integrator import Integrator as Engine
@@ -165,6 +169,15 @@ class Integrator(DataNodeServer):
             return self._input(chosen)
         return chosen if isinstance(chosen, dict) else chosen.model_dump()
 
+    def _mask_and_gaps(self) -> npt.NDArray[np.bool_] | str | None:
+        """Return the mask with the detector's gaps in it; the mask alone where there are no gaps."""
+        detector = self.site.detector if self.site is not None else None
+        gaps = gap_mask(detector) if detector is not None else None
+        mask = self._mask()
+        if detector is None or gaps is None or mask is None:
+            return mask if gaps is None else gaps
+        return load_mask(mask, detector.shape) | gaps
+
     def _mask(self) -> str | None:
         chosen = self.options.mask
         if chosen is None and self.site is not None and self.site.detector is not None:
@@ -188,7 +201,7 @@ class Integrator(DataNodeServer):
             self._geometry(),
             shape=detector.shape if detector is not None else None,
             pixel_size=detector.pixel_size if detector is not None else None,
-            mask=self._mask(),
+            mask=self._mask_and_gaps(),
             bins=options.bins,
             unit=options.unit,
             split=options.split,

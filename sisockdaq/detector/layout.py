@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from sisockdaq.detector.description import EIGER_CHIP, EIGER_COLUMNS, EIGER_GAP, DetectorOptions
 
-__all__ = ["Layout", "pixel_index"]
+__all__ = ["Layout", "gap_mask", "pixel_index"]
 
 
 def pixel_index(options: DetectorOptions, stream: int) -> npt.NDArray[np.int64]:
@@ -39,6 +39,14 @@ def pixel_index(options: DetectorOptions, stream: int) -> npt.NDArray[np.int64]:
     x = x0 + columns if x1 >= x0 else x0 - columns
     flat = y[:, None] * options.shape[1] + x[None, :]
     return flat.astype(np.int64).reshape(options.packets_per_stream, -1)
+
+
+def gap_mask(options: DetectorOptions) -> npt.NDArray[np.bool_] | None:
+    """Return the image's shape, True where no sensor is: between chips and modules; None where there is no gap."""
+    gaps = np.ones(options.shape, np.bool_)
+    for stream in range(options.streams):
+        gaps.reshape(-1)[pixel_index(options, stream)] = False
+    return gaps if gaps.any() else None
 
 
 def _eiger_columns() -> npt.NDArray[np.int64]:

@@ -8,13 +8,14 @@ import numpy as np
 import numpy.typing as npt
 
 from sisockdaq.detector.description import DetectorOptions, Geometry
+from sisockdaq.detector.layout import gap_mask
 from sisockdaq.integrate import load_geometry, load_mask
 from sisockdaq.site import Site
 
 __all__ = ["detector_facts", "geometry_facts", "site_mask"]
 
-_MASKED = 1 << 8
-"""Bit of an NXmx pixel mask: masked by the user (NXdetector, ``pixel_mask``)."""
+_GAP, _MASKED = 1 << 0, 1 << 8
+"""Bits of an NXmx pixel mask: no sensor there; masked by the user (NXdetector, ``pixel_mask``)."""
 
 
 def detector_facts(detector: DetectorOptions) -> dict[str, Any]:
@@ -59,7 +60,7 @@ def geometry_facts(site: Site) -> dict[str, Any]:
 
 
 def site_mask(site: Site) -> npt.NDArray[np.uint32] | None:
-    """Return the site's mask in the bits of NXmx, None where it has none.
+    """Return the detector's gaps and the site's mask in the bits of NXmx, None where it has neither.
 
     Raises
     ------
@@ -67,8 +68,13 @@ def site_mask(site: Site) -> npt.NDArray[np.uint32] | None:
         When it is missing, unreadable or of another shape.
     """
     detector = site.detector
-    if detector is None or detector.mask is None:
+    if detector is None:
         return None
+    gaps = gap_mask(detector)
+    bits = None if gaps is None else gaps.astype(np.uint32) * np.uint32(_GAP)
+    if detector.mask is None:
+        return bits
     name, separator, dataset = detector.mask.partition("::")
     masked = load_mask(f"{site.resolve_input(name)}{separator}{dataset}", detector.shape)
-    return masked.astype(np.uint32) * np.uint32(_MASKED)
+    user = masked.astype(np.uint32) * np.uint32(_MASKED)
+    return user if bits is None else user | bits
