@@ -81,12 +81,12 @@ class FakeProducer:
             self.log.append(mark)
             self._changed.notify_all()
 
-    def wait_for(self, condition: Callable[[], bool], deadline: float = 5.0) -> None:
+    def wait_for(self, condition: Callable[[], bool], deadline: float = 20.0) -> None:
         with self._changed:
             if not self._changed.wait_for(condition, deadline):
                 raise AssertionError(f"not reached in {deadline} s; frames {[f.header.number for f in self.frames]}")
 
-    def wait_frames(self, count: int, deadline: float = 5.0) -> list[Published]:
+    def wait_frames(self, count: int, deadline: float = 20.0) -> list[Published]:
         self.wait_for(lambda: len(self.frames) >= count, deadline)
         return self.frames
 

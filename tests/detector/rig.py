@@ -17,7 +17,7 @@ from sisockdaq.testing.waiting import wait_until
 from tests.detector.fakes import FakeProducer
 
 BUFFER = 8 * 2**20
-DEADLINE = 5.0
+DEADLINE = 20.0
 
 
 class Rig:

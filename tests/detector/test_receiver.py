@@ -13,6 +13,7 @@ from sisockdaq.detector.layout import Layout
 from sisockdaq.detector.receiver import ReceiverSettings
 from sisockdaq.detector.simulator import Disturbance, Simulation, simulate
 from sisockdaq.frames.bus import unreceived
+from sisockdaq.testing.waiting import wait_until
 from tests.detector.rig import running
 
 SMALL = DetectorOptions(model="jungfrau", modules=2, readout_rows=32)
@@ -134,7 +135,7 @@ def test_a_full_ring_loses_frames_that_are_counted_and_recovers():
             rig.send_frame(simulation, number)
         rig.settled(6 * 16)
         assert [frame.header.number for frame in rig.producer.frames] == [1, 2, 3]
-        assert rig.receiver.counters()["frames"]["ring_full"] == 3
+        wait_until(lambda: rig.receiver.counters()["frames"]["ring_full"] == 3, 5, "three frames to be dropped")
         rig.producer.let_go()
         rig.send_frame(simulation, 7)
         frame = rig.producer.wait_frames(4)[-1]
