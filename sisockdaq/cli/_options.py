@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["AsJson", "Set", "SiteFile"]
+__all__ = ["AsJson", "Plain", "Set", "SiteFile"]
 
 SiteFile = Annotated[
     Path,
@@ -22,3 +22,4 @@ Set = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text for people.")]
+Plain = Annotated[bool, typer.Option("--plain", help="One line for each change instead of a live table.")]

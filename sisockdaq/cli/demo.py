@@ -12,8 +12,9 @@ from typing import Annotated
 
 import typer
 
-from sisockdaq.cli._options import Set
+from sisockdaq.cli._options import AsJson, Plain, Set
 from sisockdaq.cli._trial import example_site, private_site, trial
+from sisockdaq.cli.table import Style, chosen_style, show_site
 from sisockdaq.cli.up import prepared, site_parts, until_signal
 from sisockdaq.errors import SisockdaqError
 from sisockdaq.notify import notify_ready
@@ -53,7 +54,8 @@ def demo(
     ] = None,
     site: Annotated[Path | None, typer.Option(help="Another site file. Default: sites/demo, or sites/eiger9m.")] = None,
     settings: Set = None,
-    plain: Annotated[bool, typer.Option(help="One line for each change instead of a live table.")] = False,
+    plain: Plain = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run a whole site on this machine, with a simulated detector.
 
@@ -63,12 +65,10 @@ def demo(
     if check or recording is not None:
         sys.exit(_check(site, settings or [], frames, rate, recording))
     where = load_site(site or example_site("demo"), check=None, overrides=settings or [])
-    _live(where, frames, rate, loss, live=sys.stdout.isatty() and not plain)
+    _live(where, frames, rate, loss, chosen_style(plain=plain, as_json=as_json))
 
 
-def _live(site: Site, frames: int, rate: float, loss: float, *, live: bool) -> None:
-    from sisockdaq.cli.table import show_site
-
+def _live(site: Site, frames: int, rate: float, loss: float, style: Style) -> None:
     command = (sys.executable, "-m", "sisockdaq.cli", "simulate", *site.arguments, "--rate", f"{rate:g}")
     simulator = Part("simulator", "simulator", (*command, "--loss", f"{loss:g}"), stage=3, last=True)
     with (
@@ -82,7 +82,7 @@ def _live(site: Site, frames: int, rate: float, loss: float, *, live: bool) -> N
             notify_ready()
             first.start()
 
-        show_site(site, supervisor, stop, live=live, on_ready=on_ready, commands=COMMANDS)
+        show_site(site, supervisor, stop, style=style, on_ready=on_ready, commands=COMMANDS)
 
 
 def _first_acquisition(site: Site, frames: int, stop: threading.Event) -> None:

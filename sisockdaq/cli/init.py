@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from sisockdaq.cli._options import AsJson
 from sisockdaq.errors import ConfigurationError
 from sisockdaq.site import load_site
 
@@ -55,6 +57,7 @@ def add_commands(app: typer.Typer) -> None:
 def init(
     folder: Annotated[Path, typer.Argument(help="Folder of the new site; made where it is missing.")],
     name: Annotated[str | None, typer.Option(help="Name of the site. Default: the folder's name.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write a site to begin with: site.yml with one detector, an integrator, a writer and an archive.
 
@@ -62,6 +65,9 @@ def init(
     `sisockdaq simulate --site FOLDER`. Secrets and certificates are made at the first start, outside this folder.
     """
     files = new_site(folder, name or re.sub(r"[^A-Za-z0-9_-]+", "-", folder.absolute().name).strip("-"))
+    if as_json:
+        typer.echo(json.dumps([str(path) for path in files]))
+        return
     typer.echo("\n".join(f"wrote {path}" for path in files))
     typer.echo(f"next: sisockdaq up {folder}, and in a second terminal: sisockdaq simulate --site {folder}")
 

@@ -7,12 +7,13 @@ figures, nothing else. Without a terminal each change is one line.
 
 from __future__ import annotations
 
+import json
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from sisockdaq.errors import SisockdaqError
 from sisockdaq.site import Site
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from sisockdaq.client import Client
 
-__all__ = ["Cells", "cells", "show_site"]
+__all__ = ["Cells", "Style", "cells", "chosen_style", "show_site"]
 
 PERIOD = 1.0
 """Time between two looks at the nodes [s]."""
@@ -34,6 +35,8 @@ _STALE = 5.0
 _WIDE = 110
 """Columns of a terminal from which on the table shows the types too; a standard one has 80."""
 
+Style = Literal["table", "lines", "json"]
+
 Cells = tuple[str, str, str]
 """Rate, losses, detail of one row."""
 
@@ -43,7 +46,7 @@ def show_site(
     supervisor: Supervisor,
     stop: threading.Event,
     *,
-    live: bool,
+    style: Style,
     on_ready: Callable[[], None] = lambda: None,
     commands: Sequence[str] = (),
 ) -> None:
@@ -51,22 +54,29 @@ def show_site(
 
     Parameters
     ----------
-    live : bool
-        Draw a table in the terminal; otherwise one line for each change.
+    style : {"table", "lines", "json"}
+        Draw a table in the terminal, or print one line of text or JSON for each change.
     on_ready : callable
         Called once when all parts are up.
     commands : sequence of str
         Commands worth trying, shown below the table.
     """
+    if style != "table":
+        _show_lines(site, supervisor, stop, on_ready, as_json=style == "json")
+        return
     facts = Facts(site, stop)
     facts.start()
     try:
-        if live:
-            _show_table(site, supervisor, stop, facts, on_ready, commands)
-        else:
-            _show_lines(site, supervisor, stop, on_ready)
+        _show_table(site, supervisor, stop, facts, on_ready, commands)
     finally:
         facts.stop()
+
+
+def chosen_style(*, plain: bool, as_json: bool) -> Style:
+    """Return how to show a site: as asked for, else by whether this is a terminal."""
+    if as_json:
+        return "json"
+    return "table" if sys.stdout.isatty() and not plain else "lines"
 
 
 class Facts:
@@ -253,8 +263,16 @@ def row(site: Site, part: PartStatus, latest: Mapping[str, Mapping[str, Any]]) -
     return state + again, rate, lost, detail or part.message
 
 
-def _show_lines(site: Site, supervisor: Supervisor, stop: threading.Event, on_ready: Callable[[], None]) -> None:
-    sys.stdout.write(_head(site))
+def _show_lines(
+    site: Site, supervisor: Supervisor, stop: threading.Event, on_ready: Callable[[], None], *, as_json: bool
+) -> None:
+    """Print a line for each change of a part, and one when all are up."""
+
+    def say(text: str, **facts: Any) -> None:
+        sys.stdout.write(f"{json.dumps(facts)}\n" if as_json else f"{text}\n")
+        sys.stdout.flush()
+
+    say(_head(site), site=site.site, url=site.url, state=str(site.state.path))
     shown: dict[str, tuple[str, int | None]] = {}
     ready = False
     began = time.monotonic()
@@ -263,11 +281,12 @@ def _show_lines(site: Site, supervisor: Supervisor, stop: threading.Event, on_re
         for part in statuses:
             if shown.get(part.name) != (part.state, part.pid):
                 shown[part.name] = (part.state, part.pid)
-                sys.stdout.write(f"  {part.name}: {part.state}{f' — {part.message}' if part.message else ''}\n")
+                text = f"  {part.name}: {part.state}{f' — {part.message}' if part.message else ''}"
+                say(text, part=part.name, state=part.state, pid=part.pid, message=part.message)
         if not ready and all(part.state == "up" for part in statuses):
             ready = True
-            sys.stdout.write(f"  ready after {time.monotonic() - began:.1f} s; stop with Ctrl-C or SIGTERM\n")
+            took = time.monotonic() - began
+            say(f"  ready after {took:.1f} s; stop with Ctrl-C or SIGTERM", ready=round(took, 1))
             on_ready()
-        sys.stdout.flush()
         if stop.wait(0.2):
             return

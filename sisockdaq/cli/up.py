@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from sisockdaq.cli._options import Set
+from sisockdaq.cli._options import AsJson, Plain, Set
 from sisockdaq.errors import ConfigurationError
 from sisockdaq.notify import notify_ready
 from sisockdaq.router import write_router_config
@@ -35,17 +35,19 @@ def add_commands(app: typer.Typer) -> None:
 def up(
     where: Annotated[Path, typer.Argument(help="The site file, or its folder.", metavar="SITE")] = Path("site.yml"),
     settings: Set = None,
-    plain: Annotated[bool, typer.Option(help="One line for each change instead of a live table.")] = False,
+    plain: Plain = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run all parts of a site on this machine: router, hub and every node, each in its own process.
 
     A part that dies is started again. Ctrl-C ends all in order. Logs are in the site's state directory.
     """
-    from sisockdaq.cli.table import show_site
+    from sisockdaq.cli.table import chosen_style, show_site
 
     site = load_site(where, check=None, overrides=settings or [])
     with until_signal() as stop, prepared(site), Supervisor(site_parts(site), site.state.logs) as supervisor:
-        show_site(site, supervisor, stop, live=sys.stdout.isatty() and not plain, on_ready=notify_ready)
+        style = chosen_style(plain=plain, as_json=as_json)
+        show_site(site, supervisor, stop, style=style, on_ready=notify_ready)
 
 
 def site_parts(site: Site) -> list[Part]:
