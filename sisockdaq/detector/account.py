@@ -103,7 +103,7 @@ class Account:
             return [], NO_ACQUISITION
         if now.before:
             now.before.discard(number)
-            return ([] if now.before else self._start()), NO_ACQUISITION
+            return [], NO_ACQUISITION
         if now.first is None or (self._consecutive and now.started and number < now.last_number):
             now.first = number - now.handled
         if number < now.first and not now.started:
@@ -123,8 +123,10 @@ class Account:
     def count(self, index: int, received: int, outcome: Outcome, counters: Mapping[str, int]) -> list[Start | End]:
         """Enter what became of the frame that `place` gave this index; returns the marks to send after it."""
         now = self._now
-        if now is None or index == NO_ACQUISITION:
+        if now is None:
             return []
+        if index == NO_ACQUISITION:
+            return self._start() if now.first is None and not now.before else []
         now.handled = index + 1
         now.received += received
         if outcome != "published":
