@@ -1,7 +1,8 @@
 """Map the top-level rooms (``nodes/``, ``hub/``, ``gateways/``) to sub-packages of ``sisockdaq``.
 
 Everything else stands in ``pyproject.toml``. The mapping keeps the repository flat to read while nothing generic
-lands in site-packages. ``crossbar/`` holds no code: it is installed as the data package of the router's template.
+lands in site-packages. ``crossbar/`` holds no code of ours to import: it is
+installed as the data package of the router's template.
 """
 
 from setuptools import find_packages, setup
@@ -18,5 +19,5 @@ packages.extend(TEMPLATE)
 setup(
     packages=packages,
     package_dir={**ROOMS, **TEMPLATE},
-    package_data={package: ["*.json"] for package in TEMPLATE},
+    package_data={package: ["*.json", "sitecustomize.py"] for package in TEMPLATE},
 )

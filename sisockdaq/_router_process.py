@@ -17,9 +17,9 @@ from pathlib import Path
 
 import psutil
 
-from sisockdaq.errors import ConnectionFailed, DeadlineExceeded, PortTaken
+from sisockdaq.errors import ConfigurationError, ConnectionFailed, DeadlineExceeded, PortTaken
 
-__all__ = ["RouterProcess", "free_port", "require_free_port", "router_environment"]
+__all__ = ["RouterProcess", "free_port", "require_free_port", "router_environment", "template_folder"]
 
 _POLL = 0.05
 """Time between two tries to connect while the router starts [s]; crossbar has no signal for "ready"."""
@@ -140,8 +140,30 @@ class RouterProcess:
 
 def router_environment() -> dict[str, str]:
     """Return the environment that the router runs in."""
-    # Without this, the pure-Python bjdata prints a harmless traceback of numpy at import.
-    return {**os.environ, "PYBJDATA_NO_EXTENSION": "1", "PYTHONWARNINGS": "ignore", "PYTHONUNBUFFERED": "1"}
+    return {
+        **os.environ,
+        # Without this, the pure-Python bjdata prints a harmless traceback of numpy at import.
+        "PYBJDATA_NO_EXTENSION": "1",
+        "PYTHONWARNINGS": "ignore",
+        "PYTHONUNBUFFERED": "1",
+        # Brings in sitecustomize.py, which says why.
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(template_folder()), os.environ.get("PYTHONPATH")))),
+    }
+
+
+def template_folder() -> Path:
+    """Return the folder of the router's template: in this package when installed, ``crossbar/`` in a checkout.
+
+    Raises
+    ------
+    ConfigurationError
+        When neither is there.
+    """
+    package = Path(__file__).parent
+    for folder in (package / "router_template", package.parent / "crossbar"):
+        if (folder / "router.json").is_file():
+            return folder
+    raise ConfigurationError("the router's template router.json is missing", remedy="install sisockdaq again")
 
 
 def require_free_port(host: str, port: int, wanted_by: str) -> None:

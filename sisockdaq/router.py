@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sisockdaq._certificate import ensure_certificate
-from sisockdaq._router_process import RouterProcess, free_port, require_free_port
+from sisockdaq._router_process import RouterProcess, free_port, require_free_port, template_folder
 from sisockdaq.errors import ConfigurationError
 from sisockdaq.state import StateDirectory
 
@@ -160,7 +160,7 @@ def router_config(
         "key": str(key),
         "web": str(web),
     }
-    worker = _template()["workers"][0]
+    worker = json.loads((template_folder() / "router.json").read_text(encoding="utf-8"))["workers"][0]
     realm = worker["realms"][0]
     realm["roles"] = list(_roles(realm["roles"], plan))
     local, network = worker["transports"]
@@ -270,16 +270,6 @@ def _web_folder(plan: RouterPlan, state: StateDirectory) -> Path:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     (folder / "index.html").write_text(_PAGE.format(site=html.escape(plan.site), path="/ws"), encoding="utf-8")
     return folder
-
-
-def _template() -> dict[str, Any]:
-    """Read the template: beside this package when installed, in ``crossbar/`` of a checkout otherwise."""
-    package = Path(__file__).parent
-    for folder in (package / "router_template", package.parent / "crossbar"):
-        path = folder / "router.json"
-        if path.is_file():
-            return dict(json.loads(path.read_text(encoding="utf-8")))
-    raise ConfigurationError("the router's template router.json is missing", remedy="install sisockdaq again")
 
 
 def _roles(templates: Iterable[dict[str, Any]], plan: RouterPlan) -> Iterable[dict[str, Any]]:
