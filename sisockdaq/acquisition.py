@@ -178,9 +178,10 @@ Event = SourceStarted | FirstFrame | SourceEnded | SourceLost | StopRequested | 
 
 @dataclass(frozen=True, slots=True)
 class OpenFiles:
-    """Make the files of the acquisition."""
+    """Make the files of the acquisition, or go on with those that are there."""
 
     request: Request
+    resume: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,6 +300,12 @@ class AcquisitionMachine:
         self._stop_asked, self._frames_expected, self._failure = None, None, ""
         self._source, self._reported = _Source.AT_WORK, False
         return [OpenFiles(request), ArmSource(request)]
+
+    def resume(self, request: Request, now: float) -> list[Instruction]:
+        """Take up an acquisition that is under way at its source, after the death of the process that began it."""
+        self.start(request, now)
+        self._enter(_Phase.RUNNING, now)
+        return [OpenFiles(request, resume=True)]
 
     def refused(self) -> None:
         """Take a start back whose `OpenFiles` failed: nothing was begun, and nothing is recorded."""

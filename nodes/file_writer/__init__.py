@@ -20,9 +20,10 @@ from sisockdaq.acquisition import Request
 from sisockdaq.base import DataNodeServer
 from sisockdaq.errors import ConfigurationError
 from sisockdaq.frames import Consumer, make_consumer
-from sisockdaq.nexus.engine import EngineOptions, WriterEngine
+from sisockdaq.nexus.engine import WriterEngine
 from sisockdaq.nexus.facts import detector_facts, geometry_facts, site_mask
 from sisockdaq.nexus.fileset import ClosedFile
+from sisockdaq.nexus.options import EngineOptions
 
 __all__ = ["FileWriter"]
 
@@ -119,6 +120,7 @@ class FileWriter(DataNodeServer):
         options = self.options
         engine = EngineOptions(
             root=self._root(),
+            name=str(self.name),
             images_per_file=options.images_per_file,
             compression=options.compression,
             threads=options.threads,

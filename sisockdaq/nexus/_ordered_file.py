@@ -6,14 +6,17 @@ readers in use do not open (contract "Files"). `OrderedFile` gives the same guar
 metadata cache keeps every changed piece until `commit`, which then writes them in an order in which each prefix
 is a readable file:
 
-1. pieces on new ground, which nothing points to yet, and rows of arrays behind the present end;
+1. pieces on new ground, which nothing points to yet;
 2. the superblock (a file may be longer than what is in use, never shorter);
 3. nodes of chunk trees, parents before children: a child that was split keeps its old rows until its own turn;
-4. object headers, whose data space makes the new rows visible; at the very last the mark of a finished file.
+4. the rest, from the end of the file to its beginning: rows of arrays that share a piece with older ones, then object
+   headers, whose data space makes the new rows visible, at the very last the mark of a finished file.
 
 Raw data (chunks of images) go to the file at once; they lie on new ground.
 
 The file gets its name at the first commit; until then it has a hidden one, so no half-made file is ever seen.
+
+A file whose writer died can be opened again, and goes on after its last commit.
 
 Held to: the structure of the file (groups, datasets, attributes) is complete at the first commit; after it, rows are
 only appended. While it is open the file has a shared lock: others may read it, a second writer is refused.
@@ -25,6 +28,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import struct
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -63,8 +67,13 @@ def storage_error(error: OSError, path: Path) -> StorageError:
     return StorageError(f"{path} cannot be written: {error.strerror or error}")
 
 
+_END_OF_FILE = struct.Struct("<Q")
+_END_OF_FILE_AT = 40
+"""Where a version 0 superblock has the address behind all that is in use (II.A)."""
+
+
 class OrderedFile:
-    """A new HDF5 file for one thread, made readable step by step with `commit`.
+    """A HDF5 file for one thread, made readable step by step with `commit`.
 
     Parameters
     ----------
@@ -72,6 +81,8 @@ class OrderedFile:
         Where to write; the folder must exist.
     overwrite : bool
         Replace an existing file instead of refusing.
+    resume : bool
+        Go on with an existing file instead.
 
     Attributes
     ----------
@@ -86,17 +97,21 @@ class OrderedFile:
         When the file exists, or cannot be made.
     """
 
-    def __init__(self, path: Path, *, overwrite: bool = False) -> None:
+    def __init__(self, path: Path, *, overwrite: bool = False, resume: bool = False) -> None:
         self.path = path
         self._overwrite = overwrite
-        self._hidden: Path | None = path.with_name(f".{path.name}.part")
-        if not overwrite and path.exists():
+        self._hidden: Path | None = None if resume else path.with_name(f".{path.name}.part")
+        if not overwrite and not resume and path.exists():
             raise storage_error(FileExistsError(errno.EEXIST, "exists"), path)
         self._backing = _Backing(self._hidden, path)
         self._guard = _Guard(self._backing, path)
-        with self._guard:
-            self.hdf5 = h5py.File(self._backing, "w", libver=LIBRARY_VERSIONS)
-            _keep_metadata(self.hdf5)
+        try:
+            with self._guard:
+                self.hdf5 = h5py.File(self._backing, "r+" if resume else "w", libver=LIBRARY_VERSIONS)
+                _keep_metadata(self.hdf5)
+        except BaseException:
+            self._backing.close()
+            raise
 
     @property
     def bytes_written(self) -> int:
@@ -187,31 +202,43 @@ def _keep_metadata(hdf5: h5py.File) -> None:
 class _Backing:
     """The Python file object that HDF5 writes through (driver "fileobj")."""
 
-    def __init__(self, hidden: Path, path: Path) -> None:
-        try:
-            self._fd = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        except OSError as error:
-            raise storage_error(error, path) from error
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(
-                self._fd
-            ).st_size:  # never without need: ext4 writes a file that was cut to nothing out at close
-                os.ftruncate(self._fd, 0)
-        except OSError as error:
-            os.close(self._fd)
-            if isinstance(error, BlockingIOError):
-                raise StorageError(f"{path} is being made by another program") from error
-            raise storage_error(error, path) from error
-        self._position = 0
+    def __init__(self, hidden: Path | None, path: Path) -> None:
+        """Make `hidden`, later to be called `path`; or open `path` again where `hidden` is None."""
+        self._position = self._size = self._committed_size = 0
         self._collected: dict[int, bytes] | None = None
-        self._known: set[int] = set()
-        self._size = 0
-        self._committed_size = 0
         self.bytes_written = 0
         self.failure: OSError | None = None
         self.detached = False
         self.closed = False
+        flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if hidden is not None else 0)
+        try:
+            self._fd = os.open(hidden or path, flags, 0o666)
+        except OSError as error:
+            raise storage_error(error, path) from error
+        try:
+            if hidden is None:
+                self._continue()
+            else:
+                self._begin()
+        except BlockingIOError as error:
+            os.close(self._fd)
+            raise StorageError(f"{path} is being made by another program") from error
+        except OSError as error:
+            os.close(self._fd)
+            raise storage_error(error, path) from error
+
+    def _begin(self) -> None:
+        fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(self._fd).st_size:
+            # Never without need: ext4 writes a file that was once cut to nothing out when it is closed.
+            os.ftruncate(self._fd, 0)
+
+    def _continue(self) -> None:
+        """New ground begins where the superblock says; what lies behind was never committed."""
+        fcntl.flock(self._fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        self._size = os.fstat(self._fd).st_size
+        end = os.pread(self._fd, _END_OF_FILE.size, _END_OF_FILE_AT)
+        self._committed_size = _END_OF_FILE.unpack(end)[0] if len(end) == _END_OF_FILE.size else 0
 
     # What HDF5 calls.
 
@@ -262,13 +289,10 @@ class _Backing:
     def apply(self) -> None:
         """Write what was held back, in the order of the module's promise."""
         pieces, self._collected = self._collected or {}, None
-        first = not self._known
-        for offset in _safe_order(pieces, self._known, self._committed_size):
+        for offset in _safe_order(pieces, self._committed_size):
             if offset == 0:
                 self._lengthen()
             self._write(offset, pieces[offset], len(pieces[offset]))
-        if first:
-            self._known = set(pieces)
         self._committed_size = self._size
 
     def close(self) -> None:
@@ -318,17 +342,11 @@ def _rename(hidden: Path, path: Path, *, replace: bool) -> None:
         hidden.unlink()
 
 
-def _safe_order(pieces: dict[int, bytes], known: set[int], committed_size: int) -> list[int]:
+def _safe_order(pieces: dict[int, bytes], committed_size: int) -> list[int]:
     """Return the offsets of `pieces` in an order in which every prefix leaves a readable file.
 
-    Parameters
-    ----------
-    pieces
-        What is to be written, by offset.
-    known
-        Offsets of the structure's own pieces, from the first commit.
-    committed_size
-        Where new ground begins.
+    New ground begins at `committed_size`. The rest goes from back to front: the structure was made before any row,
+    so its object headers lie before all rows.
     """
 
     def rank(offset: int) -> tuple[int, int]:
@@ -339,6 +357,6 @@ def _safe_order(pieces: dict[int, bytes], known: set[int], committed_size: int) 
             return 1, 0
         if piece.startswith(_TREE):
             return 2, -piece[_TREE_LEVEL]
-        return (3, -offset) if offset in known else (0, 1)
+        return 3, -offset
 
     return sorted(pieces, key=rank)

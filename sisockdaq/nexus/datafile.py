@@ -34,6 +34,7 @@ from sisockdaq.nexus.layout import (
     SERIES_PATH,
     DataFilePlan,
     FrameField,
+    ResultField,
     ResultsPlan,
     chunk_rows,
 )
@@ -60,8 +61,8 @@ class DataFile:
     acquisition : str
     number : int
         Of this file, from 1.
-    overwrite : bool
-        Replace an existing file instead of refusing.
+    resume : bool
+        Go on with the file of a writer that died, after its last commit.
 
     Attributes
     ----------
@@ -76,42 +77,52 @@ class DataFile:
         When the file exists, or the disk refuses it; also from every method that writes.
     """
 
-    def __init__(
-        self, path: Path, plan: DataFilePlan, acquisition: str, number: int, *, overwrite: bool = False
-    ) -> None:
+    def __init__(self, path: Path, plan: DataFilePlan, acquisition: str, number: int, *, resume: bool = False) -> None:
         self.path, self.plan, self.number = path, plan, number
         self.first_index = (number - 1) * plan.images_per_file
         self.images = self.images_committed = self.rows = 0
-        self._file = OrderedFile(path, overwrite=overwrite)
+        self._file = OrderedFile(path, resume=resume)
         try:
             with self._file.guard():
-                self._make(acquisition)
+                if not resume:
+                    self._make_groups(acquisition)
+                self._open(resume)
             self._file.commit()
         except BaseException:
             self._file.abandon()
             raise
 
-    def _make(self, acquisition: str) -> None:
+    def _make_groups(self, acquisition: str) -> None:
         plan, hdf5 = self.plan, self._file.hdf5
-        entry = hdf5.create_group("entry")
         numbers = {
             "file_number": np.uint32(self.number),
             "first_index": np.int64(self.first_index),
             "images_per_file": np.int64(plan.images_per_file),
             "finished": np.uint8(0),
         }
+        entry = hdf5.create_group("entry")
         set_attributes(entry, {"NX_class": "NXentry", "default": "data", "acquisition": acquisition, **numbers})
-        self._entry = entry
-        data = entry.create_group("data")
-        set_attributes(data, {"NX_class": "NXdata", "signal": "data", "source": plan.image.source})
-        self._images = _image_dataset(hdf5, plan)
-        self._chunks, self._extent = self._images.id, 0
+        data = {"NX_class": "NXdata", "signal": "data", "source": plan.image.source}
+        set_attributes(entry.create_group("data"), data)
         numbering = {"image_nr_low": np.uint64(self.first_index + 1), "image_nr_high": np.uint64(self.first_index)}
-        set_attributes(self._images, numbering)
-        set_attributes(hdf5.create_group(SERIES_PATH), {"NX_class": "NXcollection"})
+        set_attributes(_image_dataset(hdf5, plan), numbering)
+        set_attributes(entry.create_group("series"), {"NX_class": "NXcollection"})
+
+    def _open(self, resume: bool) -> None:
+        plan, hdf5 = self.plan, self._file.hdf5
+        self._entry, self._images = hdf5["entry"], hdf5[IMAGE_PATH]
+        self._chunks, self._extent = self._images.id, self._images.shape[0]
         self._frames = _Table(hdf5, plan, plan.image.source, FRAME_FIELDS)
         self._partial = _PartialFrames(self._frames.group, plan)
-        self._results = {results.source: _ResultsTable(hdf5, plan, results) for results in plan.results}
+        # Of a file that goes on, the structure stays as it is: results that it has no room for are not taken.
+        known = [each for each in plan.results if not resume or f"{SERIES_PATH}/{each.source}" in hdf5]
+        self._results = {results.source: _ResultsTable(hdf5, plan, results) for results in known}
+        if resume:
+            self.rows = self._frames.level(self._extent)
+            self._partial.level()
+            for table in self._results.values():
+                table.level()
+            self.images = self.images_committed = self._frames.count
 
     @property
     def bytes_written(self) -> int:
@@ -149,9 +160,12 @@ class DataFile:
             self._chunks.set_extent((rows, *self.plan.image.shape))
             self._extent = rows
 
-    def write_results(self, source: str, row: int, time: float, vector: npt.NDArray[np.float64]) -> None:
-        """Remember a vector of results for a row; it is copied, and written at the next `commit`."""
+    def write_results(self, source: str, row: int, time: float, vector: npt.NDArray[np.float64]) -> bool:
+        """Remember a vector of results for a row, written at the next `commit`; False when there is no room for it."""
+        if source not in self._results:
+            return False
         self._results[source].add(row, time, vector)
+        return True
 
     @property
     def pending_bytes(self) -> int:
@@ -211,7 +225,9 @@ def _image_dataset(hdf5: h5py.File, plan: DataFilePlan) -> h5py.Dataset:
 def _series_dataset(
     group: h5py.Group, name: str, dtype: str, rows: int, width: int | None, empty: float
 ) -> h5py.Dataset:
-    """Create an empty dataset of one value (width None) or `width` values a row."""
+    """Return a dataset of one value (width None) or `width` values a row; made empty where it is not there yet."""
+    if name in group:
+        return group[name]
     tail = () if width is None else (width,)
     row_bytes = np.dtype(dtype).itemsize * (width or 1)
     return group.create_dataset(
@@ -254,21 +270,45 @@ def _write_rows(dataset: h5py.Dataset, first: int, values: npt.NDArray[Any]) -> 
     dataset.id.write(memory, file, np.ascontiguousarray(values))
 
 
+def _level(datasets: Sequence[h5py.Dataset], rows: int = 0) -> int:
+    """Make datasets equally long, at least `rows`; rows that not all of them have are emptied. Return the length."""
+    lengths = [int(dataset.shape[0]) for dataset in datasets]
+    whole, longest = min(lengths), max(rows, *lengths)
+    for dataset in datasets:
+        tail = dataset.id.shape[1:]
+        if dataset.shape[0] < longest:
+            dataset.id.set_extent((longest, *tail))
+        _write_rows(dataset, whole, np.full((longest - whole, *tail), dataset.fillvalue, dtype=dataset.dtype))
+    return longest
+
+
 class _Table:
     """Numbers of every frame, one dataset a field, gathered as rows and written as columns."""
 
     def __init__(self, hdf5: h5py.File, plan: DataFilePlan, source: str, fields: Sequence[FrameField]) -> None:
-        self.group = hdf5.create_group(f"{SERIES_PATH}/{source}")
-        set_attributes(self.group, {"NX_class": "NXcollection", "timeline": plan.timeline})
+        self.group, is_new = _group(hdf5, source)
+        if is_new:
+            set_attributes(self.group, {"NX_class": "NXcollection", "timeline": plan.timeline})
         self._fields, self._columns = fields, []
         for field in fields:
             dataset = _series_dataset(self.group, field.name, field.dtype, plan.images_per_file, None, field.empty)
-            attributes = {"units": field.units, "description": field.description, "timeline": plan.timeline}
-            set_attributes(dataset, attributes)
+            if is_new:
+                about = {"units": field.units, "description": field.description, "timeline": plan.timeline}
+                set_attributes(dataset, about)
             self._columns.append(dataset)
         self._rows: list[int] = []
         self._headers: list[FrameHeader] = []
         self._done = 0
+
+    def level(self, rows: int) -> int:
+        """Make all columns equally long after a commit that was cut short; return how many rows they have."""
+        self._done = _level(self._columns, rows)
+        return self._done
+
+    @property
+    def count(self) -> int:
+        """Frames that are in the file: rows with a time."""
+        return int(np.count_nonzero(~np.isnan(self.group["time"][()])))
 
     def add(self, row: int, header: FrameHeader) -> None:
         self._rows.append(row)
@@ -292,11 +332,14 @@ class _PartialFrames:
         rows, width = plan.images_per_file, max(plan.image.mask_bytes, 1)
         self._index = _series_dataset(group, "partial_index", "<i8", rows, None, -1)
         self._masks = _series_dataset(group, "packet_mask", "u1", rows, width, 0)
-        set_attributes(self._index, {"description": "Frames that lack packets: index in the acquisition."})
-        set_attributes(
-            self._masks, {"description": "Packets of those frames that came: packet i is bit i % 8 of byte i // 8."}
-        )
+        if "description" not in self._index.attrs:
+            about = "Packets of those frames that came: packet i is bit i % 8 of byte i // 8."
+            set_attributes(self._index, {"description": "Frames that lack packets: index in the acquisition."})
+            set_attributes(self._masks, {"description": about})
         self._pending: list[tuple[int, npt.NDArray[np.uint8]]] = []
+
+    def level(self) -> None:
+        _level([self._index, self._masks])
 
     def add(self, index: int, packet_mask: npt.NDArray[np.uint8]) -> None:
         self._pending.append((index, np.array(packet_mask, dtype=np.uint8)))
@@ -316,32 +359,30 @@ class _ResultsTable:
 
     def __init__(self, hdf5: h5py.File, plan: DataFilePlan, results: ResultsPlan) -> None:
         self._plan = results
-        group = hdf5.create_group(f"{SERIES_PATH}/{results.source}")
-        set_attributes(group, {"timeline": plan.timeline, **_plottable(results)})
-        for axis in results.axes:
-            dataset = group.create_dataset(axis.dataset, data=np.asarray(axis.values, dtype="<f8"))
-            set_attributes(dataset, {"units": axis.units})
-        self._time = _series_dataset(group, "time", "<f8", plan.images_per_file, None, NAN)
-        set_attributes(self._time, {"units": "s", "description": "Time of the frame that a row was made from."})
-        self._datasets = []
-        for field in results.fields:
-            width = None if field.scalar else field.width
-            dataset = _series_dataset(group, field.name, "<f8", plan.images_per_file, width, NAN)
-            set_attributes(
-                dataset,
-                {
-                    "units": field.units,
-                    "description": field.description,
-                    "timeline": plan.timeline,
-                    "axis": field.axis,
-                    "axis_dataset": field.axis_dataset,
-                },
-            )
-            self._datasets.append(dataset)
+        group, is_new = _group(hdf5, results.source)
+        if is_new:
+            set_attributes(group, {"timeline": plan.timeline, **_plottable(results)})
+            for axis in results.axes:
+                dataset = group.create_dataset(axis.dataset, data=np.asarray(axis.values, dtype="<f8"))
+                set_attributes(dataset, {"units": axis.units})
+        rows = plan.images_per_file
+        self._time = _series_dataset(group, "time", "<f8", rows, None, NAN)
+        self._datasets = [
+            _series_dataset(group, field.name, "<f8", rows, None if field.scalar else field.width, NAN)
+            for field in results.fields
+        ]
+        if is_new:
+            about = {"units": "s", "description": "Time of the frame that a row was made from."}
+            set_attributes(self._time, about)
+            for field, dataset in zip(results.fields, self._datasets, strict=True):
+                set_attributes(dataset, _about(field, plan.timeline))
         self._rows: list[int] = []
         self._times: list[float] = []
         self._vectors: list[npt.NDArray[np.float64]] = []
         self._done = 0
+
+    def level(self) -> None:
+        self._done = _level([self._time, *self._datasets])
 
     def add(self, row: int, time: float, vector: npt.NDArray[np.float64]) -> None:
         self._rows.append(row)
@@ -366,6 +407,22 @@ class _ResultsTable:
         self._rows.clear()
         self._times.clear()
         self._vectors.clear()
+
+
+def _group(hdf5: h5py.File, source: str) -> tuple[h5py.Group, bool]:
+    """Return the group of a source, and whether it was made now."""
+    name = f"{SERIES_PATH}/{source}"
+    return (hdf5[name], False) if name in hdf5 else (hdf5.create_group(name), True)
+
+
+def _about(field: ResultField, timeline: str) -> dict[str, Any]:
+    return {
+        "units": field.units,
+        "description": field.description,
+        "timeline": timeline,
+        "axis": field.axis,
+        "axis_dataset": field.axis_dataset,
+    }
 
 
 def _plottable(results: ResultsPlan) -> dict[str, Any]:

@@ -18,17 +18,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from sisockdaq import acquisition as life
 from sisockdaq.errors import AcquisitionRefused, SisockdaqError
 from sisockdaq.frames.bus import Consumer
-from sisockdaq.frames.messages import Arm, Attached, Description, Detached, End, Mark, Report, Settled, Start, Stop
+from sisockdaq.frames.messages import Attached, Description, Detached, End, Mark, Report, Settled, Start, Stop
 from sisockdaq.nexus.checks import folder_obstacles, request_obstacles, space_obstacle
 from sisockdaq.nexus.fileset import AcquisitionFiles, ClosedFile
 from sisockdaq.nexus.intake import (
@@ -42,13 +38,18 @@ from sisockdaq.nexus.intake import (
 )
 from sisockdaq.nexus.layout import DataFilePlan, ImagePlan, ResultsPlan, resolve_prefix
 from sisockdaq.nexus.nxmx import MasterContent
+from sisockdaq.nexus.options import EngineOptions
 from sisockdaq.nexus.packing import PackedFrame, Packer
-from sisockdaq.nexus.progress import Progress
+from sisockdaq.nexus.progress import Progress, record_status
+from sisockdaq.nexus.resuming import arm, left_behind
 
-__all__ = ["EngineOptions", "WriterEngine"]
+__all__ = ["WriterEngine"]
 
 _TICK = 0.1
 """Time between looks at deadlines [s]."""
+
+_RESUME_WAIT = 2.0
+"""Time that sources of results get to attach before an acquisition is taken up again [s]; frames are lost meanwhile."""
 
 _DRAIN_WAIT = 5.0
 """Time for the last results after the last image [s]; well within the time a source waits for reports."""
@@ -56,38 +57,6 @@ _DRAIN_WAIT = 5.0
 _log = logging.getLogger(__name__)
 
 OpenConsumer = Callable[[], Consumer]
-
-
-@dataclass(frozen=True, slots=True)
-class EngineOptions:
-    """How the writer writes.
-
-    Attributes
-    ----------
-    root : Path
-        Folder below which all files lie.
-    images_per_file : int
-    compression : {"bslz4", "none"}
-    threads : int
-        For packing.
-    flush_interval : float
-        Time between commits [s]: what a kill may cost.
-    overwrite : bool
-        Whether files of the same name give way.
-    meta : mapping
-        Facts for every master file, under Stream V2 names (`nxmx`).
-    mask : ndarray of uint32, optional
-        Pixel mask for every master file.
-    """
-
-    root: Path
-    images_per_file: int = 1000
-    compression: str = "bslz4"
-    threads: int = 2
-    flush_interval: float = 1.0
-    overwrite: bool = False
-    meta: Mapping[str, Any] = field(default_factory=dict)
-    mask: npt.NDArray[np.uint32] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +104,8 @@ class WriterEngine:
         self._results_written = dict.fromkeys(self._results, 0)
         self._descriptions: dict[str | None, Description] = {}
         self._under_way: str | None = None
+        self._left_behind: life.Request | None = None
+        self._resume_by = 0.0
         self._files: AcquisitionFiles | None = None
         self._packer: Packer | None = None
         self._drain_until: float | None = None
@@ -239,11 +210,11 @@ class WriterEngine:
     def _carry_out(self, instructions: list[life.Instruction]) -> None:
         for instruction in instructions:
             match instruction:
-                case life.OpenFiles(request):
-                    self._open(request)
+                case life.OpenFiles(request, resume):
+                    self._open(request, resume=resume)
                 case life.ArmSource(request):
                     self._want(request.acquisition)
-                    self._images.request(Arm(request.acquisition, request.frames, dict(request.meta)))
+                    self._images.request(arm(request, self.options.name))
                 case life.StopSource(acquisition, failed):
                     self._images.request(Stop(acquisition, "failed" if failed else "stopped"))
                 case life.Drain(expected):
@@ -293,6 +264,22 @@ class WriterEngine:
         if reasons:
             raise AcquisitionRefused(f"cannot start {request.acquisition}", reasons=reasons)
 
+    def _resume(self, now: float) -> None:
+        """Take up what an earlier life of this writer left behind, once results are attached or were waited for."""
+        request = self._left_behind
+        waiting = self._results.keys() - self._descriptions.keys() and now < self._resume_by
+        if request is None or waiting or self.machine.state is not life.WriterState.READY:
+            return
+        self._left_behind = None
+        try:
+            self._carry_out(self.machine.resume(request, time.time()))
+            self._want(request.acquisition)
+            self._progress.note("taken up again after the writer's restart")
+        except (SisockdaqError, OSError) as error:
+            _log.error("%s cannot be taken up again: %s", request.acquisition, error)
+            self.machine.refused()
+            self._files = None
+
     def _stop(self) -> dict[str, Any]:
         if self.machine.state is life.WriterState.READY and self._under_way is not None:
             self._images.request(Stop(self._under_way))
@@ -334,15 +321,17 @@ class WriterEngine:
             case Attached(description, _, under_way):
                 self._descriptions[None] = description
                 self._under_way = under_way.acquisition if under_way else None
+                self._left_behind = left_behind(under_way, self.options.name)
+                self._resume_by = time.monotonic() + _RESUME_WAIT
             case Detached(reason):
                 self._descriptions.pop(None, None)
-                self._under_way = None
+                self._under_way = self._left_behind = None
                 self._handle(life.SourceLost(reason))
             case Start(acquisition):
                 self._under_way = acquisition
                 self._handle(life.SourceStarted(acquisition))
             case End(acquisition, reason, counts):
-                self._under_way = None
+                self._under_way = self._left_behind = None
                 self._handle(life.SourceEnded(acquisition, reason, counts.get("frames_expected")))
             case Settled(acquisition, ledger):
                 self._handle(life.Settled(acquisition, ledger))
@@ -367,7 +356,7 @@ class WriterEngine:
 
     # Files.
 
-    def _open(self, request: life.Request) -> None:
+    def _open(self, request: life.Request, *, resume: bool) -> None:
         source = self._descriptions[None]
         image = ImagePlan.from_description(source, self.options.compression)
         attached = [self._descriptions[name] for name in self._results if name in self._descriptions]
@@ -388,7 +377,13 @@ class WriterEngine:
         for name in sorted(self._results.keys() - self._descriptions.keys()):
             self._progress.note(f"without results of {name}: it is not attached")
         self._files = AcquisitionFiles(
-            folder, prefix, plan, content, overwrite=self.options.overwrite, on_closed=self._file_closed
+            folder,
+            prefix,
+            plan,
+            content,
+            overwrite=self.options.overwrite,
+            resume=resume,
+            on_closed=self._file_closed,
         )
         self._prepare_packer(image)
         self._next_commit = time.monotonic() + self.options.flush_interval
@@ -438,8 +433,12 @@ class WriterEngine:
         self._handle(life.Drained(written, closed))
 
     def _seal(self, reason: str, ledger: Mapping[str, Any] | None) -> None:
-        if self._files is None:
+        record = self.machine.current
+        if self._files is None or record is None:
             return
+        if ledger is None:
+            counts = {"frames_written": self._files.images, "files_closed": len(self._files.closed)}
+            ledger = record.ledger = self._progress.own_ledger(record.request.acquisition, self.options.name, counts)
         try:
             self._files.seal(ended=time.time(), reason=reason, ledger=ledger)
         except (SisockdaqError, OSError) as error:
@@ -465,6 +464,7 @@ class WriterEngine:
             except (SisockdaqError, ValueError, OSError) as error:
                 self._handle(life.WriteFailed(str(error)))
         self._drain()
+        self._resume(now)
         self._handle(life.Tick())
         self._announce()
 
@@ -477,25 +477,18 @@ class WriterEngine:
             self._on_status(self.status())
 
     def _snapshot(self) -> dict[str, Any]:
-        record, files, progress = self.machine.current, self._files, self._progress
-        written = files.images if files is not None and record is not None else 0
+        files, progress = self._files, self._progress
+        written = files.images if files is not None and self.machine.current is not None else 0
         progress.look(written, files.bytes_written if files is not None else 0, time.monotonic())
         source = self._descriptions.get(None)
-        status: dict[str, Any] = {
+        return {
+            **record_status(self.machine.current, progress.message),
             "state": str(self.machine.state),
             "source": source.source if source is not None else None,
-            "sources": self.sources,
-            "acquisition": record.request.acquisition if record else None,
-            "acquisition_state": str(record.state) if record else None,
-            "message": (record.message or progress.message) if record else "",
-            "frames": record.request.frames if record else None,
-            "started": record.started if record else None,
-            "ended": record.ended if record else None,
             "frames_written": written,
-            "ledger": record.ledger if record else None,
             "files": [os.fspath(path) for path in files.files] if files is not None else [],
             "master": os.fspath(files.master) if files is not None else None,
             "results_late": files.results_late if files is not None else 0,
             "queue": self._packer.in_use if self._packer is not None else 0,
+            **progress.to_dict(running=self.machine.state is life.WriterState.WRITING),
         }
-        return {**status, **progress.to_dict(running=self.machine.state is life.WriterState.WRITING)}

@@ -21,6 +21,7 @@ from sisockdaq.nexus.datafile import DataFile
 from sisockdaq.nexus.layout import DataFilePlan, acquisition_of, data_name, master_name, place
 from sisockdaq.nexus.master import write_master
 from sisockdaq.nexus.nxmx import MasterContent, master_tree
+from sisockdaq.nexus.reader import DataFileReader, read_master
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -87,6 +88,8 @@ class AcquisitionFiles:
         What the master says at the beginning; files, counts and end are filled in here.
     overwrite : bool
         Replace files of the same prefix instead of refusing.
+    resume : bool
+        Go on with the files of a writer that died: closed ones stay, open ones go on after their last commit.
     on_closed : callable, optional
         Called with each `ClosedFile` as soon as it can be opened.
 
@@ -115,6 +118,7 @@ class AcquisitionFiles:
         content: MasterContent,
         *,
         overwrite: bool = False,
+        resume: bool = False,
         on_closed: Callable[[ClosedFile], None] | None = None,
     ) -> None:
         self.folder, self.prefix, self.plan = folder, prefix, plan
@@ -127,8 +131,32 @@ class AcquisitionFiles:
         self._closed_bytes = self._closed_images = 0
         self._last_index = -1
         self._results = {results.source: _ResultsSource() for results in plan.results}
-        _clear(folder, prefix, overwrite=overwrite)
-        self._write_master(first=True)
+        if resume:
+            self._take_up()
+        else:
+            _clear(folder, prefix, overwrite=overwrite)
+        self._write_master(first=not resume)
+
+    def _take_up(self) -> None:
+        """Find what a writer that died has left."""
+        self._content = replace(self._content, started=read_master(self.master).started)
+        for path in existing_files(self.folder, self.prefix):
+            number = (acquisition_of(path.name) or ("", 0))[1]
+            if number == 0:
+                continue
+            self._newest = max(self._newest, number)
+            with DataFileReader(path) as reader:
+                summary = reader.summary()
+                images = int(np.count_nonzero(~np.isnan(reader.times(summary.image_source))))
+            if summary.images_per_file != self.plan.images_per_file:
+                raise StorageError(f"{path.name} was begun for {summary.images_per_file} images a file")
+            if summary.finished:
+                self._closed.append(ClosedFile(path, number, images, summary.rows))
+                self._closed_images += images
+            else:
+                file = DataFile(path, self.plan, self._content.acquisition, number, resume=True)
+                self._open[number] = _OpenFile(file)
+            self._last_index = max(self._last_index, (number - 1) * self.plan.images_per_file + summary.rows - 1)
 
     @property
     def master(self) -> Path:
@@ -196,13 +224,15 @@ class AcquisitionFiles:
         number, row = place(index, self.plan.images_per_file)
         state.highest_index = max(state.highest_index, index)
         if number in self._open:
-            self._open[number].file.write_results(source, row, time, vector)
-        elif number > self._newest and sum(map(len, state.early.values())) < _EARLY_RESULTS:
-            state.early.setdefault(number, []).append((row, time, np.array(vector, np.float64)))
-        else:
+            if self._open[number].file.write_results(source, row, time, vector):
+                return True
             self.results_late += 1
             return False
-        return True
+        if number > self._newest and sum(map(len, state.early.values())) < _EARLY_RESULTS:
+            state.early.setdefault(number, []).append((row, time, np.array(vector, np.float64)))
+            return True
+        self.results_late += 1
+        return False
 
     def results_ended(self, source: str) -> None:
         """No more results will come from that source."""

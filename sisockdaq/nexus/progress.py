@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
+from sisockdaq.acquisition import Record
+from sisockdaq.frames.ledger import ConsumerPart, Ledger
 from sisockdaq.frames.messages import FrameHeader
 
-__all__ = ["Progress"]
+__all__ = ["Progress", "record_status"]
 
 _WINDOW = 3.0
 """Time over which rates are averaged [s]: long enough to be steady, short enough to show a change at once."""
+
+
+def record_status(record: Record | None, note: str) -> dict[str, Any]:
+    """Return what a status says of an acquisition; `note` is shown until it has a message of its own."""
+    if record is None:
+        keys = ("acquisition", "acquisition_state", "frames", "started", "ended", "ledger")
+        return {**dict.fromkeys(keys), "message": ""}
+    return {
+        "acquisition": record.request.acquisition,
+        "acquisition_state": str(record.state),
+        "frames": record.request.frames,
+        "started": record.started,
+        "ended": record.ended,
+        "ledger": record.ledger,
+        "message": "; ".join(text for text in (record.message, note) if text),
+    }
 
 
 class Progress:
@@ -38,6 +57,8 @@ class Progress:
         """Forget the last acquisition; `wanted` frames are expected (None: open-ended)."""
         self.frames = self.taken_back = self.discarded = self.results_discarded = 0
         self.message = ""
+        self._complete = self._packets_expected = self._packets_received = 0
+        self._highest_index = -1
         self._wanted = wanted
         self._payload_bytes = 0
         self._written = self._bytes = 0
@@ -52,6 +73,30 @@ class Progress:
         """Count a frame given to a file."""
         self.frames += 1
         self._payload_bytes += payload_bytes
+        self._complete += header.complete
+        self._packets_expected += header.packets_expected
+        self._packets_received += header.packets_received
+        self._highest_index = max(self._highest_index, header.index)
+
+    def own_ledger(self, acquisition: str, writer: str, counts: Mapping[str, int]) -> dict[str, Any]:
+        """Return what this writer alone knows of an acquisition whose source has gone without a ledger.
+
+        Frames that it did not get are ``unknown``: dropped or never taken, nobody can tell any more.
+        """
+        ledger = Ledger(
+            acquisition,
+            "failed",
+            packets_expected=self._packets_expected,
+            packets_received=self._packets_received,
+            packets_lost=self._packets_expected - self._packets_received,
+            frames_expected=self._highest_index + 1,
+            frames_complete=self._complete,
+            frames_partial=self.frames - self._complete,
+            frames_dropped={"unknown": self._highest_index + 1 - self.frames},
+            frames_published=self.frames,
+        )
+        ledger.consumers[writer] = ConsumerPart("lossless", taken=self.frames, counts=dict(counts))
+        return ledger.to_dict()
 
     def learn(self, frame_bytes: int) -> None:
         """Take the compression ratio over, for frames of that size before packing."""

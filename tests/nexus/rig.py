@@ -16,7 +16,8 @@ import numpy as np
 
 from sisockdaq.frames import Arm, End, FrameHeader, Policy, Request, Start, Stop
 from sisockdaq.frames.ring import RingConsumer, RingProducer
-from sisockdaq.nexus.engine import EngineOptions, WriterEngine
+from sisockdaq.nexus.engine import WriterEngine
+from sisockdaq.nexus.options import EngineOptions
 from tests.nexus import data
 
 DEADLINE = 20.0
@@ -48,7 +49,7 @@ class Sources:
     def __init__(self, images: Path, results: Path | None, *, slots: int = 32, frame_time: float = 0.0) -> None:
         self.images = RingProducer(images, data.IMAGES, slots)
         self.results = RingProducer(results, data.RESULTS, slots) if results is not None else None
-        self.frame_time = frame_time
+        self.paths, self.frame_time = (images, results), frame_time
         self.skip: set[int] = set()
         self.lose: dict[int, int] = {}
         self.ring_full = 0
@@ -60,6 +61,16 @@ class Sources:
         self.images.on_request(lambda name, request: self._requests.put(request))
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
+
+    def attach_writer(self, folder: Path, **options: Any) -> WriterEngine:
+        """Start an engine that writes to `folder`; return when it is attached."""
+        images, curves = self.paths
+        chosen = EngineOptions(folder, **{"images_per_file": 10, "flush_interval": 0.05, **options})
+        consume = partial(RingConsumer, name="writer", policy=Policy("lossless"))
+        results = {"integrator": partial(consume, curves)} if curves is not None else {}
+        engine = WriterEngine(chosen, partial(consume, images), results).start_threads()
+        wait_for(lambda: len(engine.sources) == 1 + len(results), "attaching to the sources")
+        return engine
 
     def close(self) -> None:
         self._requests.put(None)
@@ -154,6 +165,15 @@ class Sources:
         return slot
 
 
+def kill(engine: WriterEngine) -> None:
+    """End an engine as the death of its process would: nothing is closed in order, nobody is told."""
+    engine._close_files_at_exit = lambda: None  # type: ignore[method-assign]
+    engine.close()
+    if engine._files is not None:
+        for entry in engine._files._open.values():
+            entry.file.abandon()
+
+
 @contextmanager
 def running(
     folder: Path, *, results: bool = True, source: dict[str, Any] | None = None, **options: Any
@@ -162,14 +182,8 @@ def running(
     with tempfile.TemporaryDirectory(prefix="sq", dir="/tmp") as sockets:
         images, curves = Path(sockets) / "i.sock", Path(sockets) / "r.sock"
         sources = Sources(images, curves if results else None, **(source or {}))
-        chosen = EngineOptions(folder, **{"images_per_file": 10, "flush_interval": 0.1, **options})
-        open_images, open_curves = (
-            partial(RingConsumer, path, "writer", Policy("lossless")) for path in (images, curves)
-        )
-        engine = WriterEngine(chosen, open_images, {"integrator": open_curves} if results else {}).start_threads()
+        engine = sources.attach_writer(folder, **options)
         try:
-            expected = 2 if results else 1
-            wait_for(lambda: len(engine.sources) == expected, "attaching to the sources")
             yield sources, engine
         finally:
             engine.close()

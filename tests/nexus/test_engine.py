@@ -17,7 +17,7 @@ from sisockdaq.frames import Ledger
 from sisockdaq.nexus import _ordered_file
 from sisockdaq.nexus.reader import DataFileReader, read_master
 from tests.nexus import data
-from tests.nexus.rig import finished, running, wait_for
+from tests.nexus.rig import finished, kill, running, wait_for
 
 
 def assert_whole(folder: Path, prefix: str, frames: int, images_per_file: int = 10, missing: Any = ()) -> None:
@@ -209,7 +209,9 @@ def test_a_source_that_goes_ends_the_acquisition_with_what_came(tmp_path: Path) 
         status = finished(engine)
         assert status["acquisition_state"] == "FAILED"
         assert "the frame source has gone" in status["message"]
-        assert status["ledger"] is None
+        ledger = Ledger.from_dict(status["ledger"])
+        assert ledger.balance() == []
+        assert (ledger.reason, ledger.frames_complete, ledger.packets_received) == ("failed", 12, 12 * data.PACKETS)
     with DataFileReader(tmp_path / "run_data_000002.h5") as file:
         assert file.summary().rows == 2
 
@@ -238,3 +240,33 @@ def test_closing_the_writer_in_the_middle_leaves_whole_files(tmp_path: Path) -> 
     with DataFileReader(tmp_path / "run_data_000002.h5") as file:
         assert file.summary().finished
         assert file.summary().rows == 5
+
+
+def rows_of(path: Path) -> int:
+    with DataFileReader(path) as file:
+        return file.summary().sources[-1].rows
+
+
+def test_a_writer_that_died_goes_on_with_the_same_files(tmp_path: Path) -> None:
+    with running(tmp_path) as (sources, engine):
+        sources.pause_at = 15
+        engine.start(Request("sub/run", 40, meta={"sample_name": "lysozyme"}))
+        wait_for(lambda: engine.status()["frames_written"] == 15 and sources.paused.is_set(), "15 frames")
+        path = tmp_path / "sub" / "run_data_000002.h5"
+        wait_for(lambda: path.exists() and rows_of(path) == 5, "a commit")
+        started = read_master(tmp_path / "sub" / "run_master.h5").started
+        kill(engine)
+        second = sources.attach_writer(tmp_path)
+        wait_for(lambda: second.status()["acquisition"] == "sub/run", "the second life")
+        assert second.status()["state"] == "WRITING"
+        sources.resume.set()
+        status = finished(second)
+        second.close()
+    assert (status["acquisition_state"], status["frames_written"]) == ("FINISHED", 40)
+    assert_whole(tmp_path / "sub", "run", 40)
+    master = read_master(tmp_path / "sub" / "run_master.h5")
+    assert (master.started, master.end_reason, master.meta["sample_name"]) == (started, "complete", "lysozyme")
+    assert master.ledger is not None
+    ledger = Ledger.from_dict(master.ledger)
+    assert ledger.balance() == []
+    assert ledger.consumers["writer"].counts["frames_written"] == 40

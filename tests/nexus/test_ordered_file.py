@@ -17,6 +17,9 @@ from sisockdaq.nexus._ordered_file import OrderedFile, storage_error
 from sisockdaq.nexus.datafile import DataFile
 from tests.nexus import data
 
+FRAMES = 150
+"""More than the 64 that one node of a chunk tree holds, so that nodes are split."""
+
 
 class Recorder:
     """Every change that a file sees, in order."""
@@ -70,7 +73,7 @@ def test_every_moment_leaves_the_committed_rows_readable(
     committed: list[tuple[int, int]] = []
     file = DataFile(tmp_path / "run_data_000001.h5", data.plan(400), "run", 1)
     committed.append((len(recorder.changes), 0))
-    for index in range(300):
+    for index in range(FRAMES):
         file.write_image(
             index, data.payload(index), data.header(index, lost=index % 3 == 0), np.array([254, 255], "u1")
         )
@@ -91,8 +94,47 @@ def test_every_moment_leaves_the_committed_rows_readable(
             copy.write_bytes(content)
             assert_rows_whole(copy, rows)
     copy.write_bytes(content)
-    assert_rows_whole(copy, 300)
+    assert_rows_whole(copy, FRAMES)
     assert bytes(content) == (tmp_path / "run_data_000001.h5").read_bytes()
+
+
+@pytest.mark.parametrize("commit_every", [7, 40])
+def test_a_file_goes_on_after_its_writer_died_at_any_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, commit_every: int
+) -> None:
+    recorder = Recorder(monkeypatch)
+    path = tmp_path / "run_data_000001.h5"
+    file = DataFile(path, data.plan(400), "run", 1)
+    made, rows = len(recorder.changes), 0
+    committed = {made: 0}
+    for index in range(FRAMES):
+        write(file, index)
+        if index % commit_every == commit_every - 1:
+            file.commit()
+            committed[len(recorder.changes)] = index + 1
+    file.abandon()
+    changes = list(recorder.changes)
+    moments = [moment for moment in range(made, len(changes)) if moment % 23 == 0 or moment in committed]
+    copy, content, position = tmp_path / "copy.h5", bytearray(), 0
+    for moment in moments:
+        for change in changes[position:moment]:
+            apply(content, change)
+        position = moment
+        rows = max(count for at, count in committed.items() if at <= moment)
+        copy.write_bytes(content)
+        again = DataFile(copy, data.plan(400), "run", 1, resume=True)
+        assert again.rows >= again.images >= rows
+        for index in range(rows, rows + 90):
+            write(again, index)
+            if index % 50 == 0:
+                again.commit()
+        again.close()
+        assert_rows_whole(copy, rows + 90)
+
+
+def write(file: DataFile, index: int) -> None:
+    file.write_image(index, data.payload(index), data.header(index, lost=index % 3 == 0), np.array([254, 255], "u1"))
+    file.write_results("integrator", index, data.frame_time(index), data.results(index))
 
 
 def test_the_superblock_is_the_old_one_that_xds_readers_open(tmp_path: Path) -> None:

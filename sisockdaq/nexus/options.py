@@ -1,0 +1,48 @@
+"""How the writer's engine writes; what the file writer node makes of its options and its site."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["EngineOptions"]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """How the writer writes.
+
+    Attributes
+    ----------
+    root : Path
+        Folder below which all files lie.
+    name : str
+        Of this writer: an acquisition that it began is taken up again by a writer of the same name.
+    images_per_file : int
+    compression : {"bslz4", "none"}
+    threads : int
+        For packing.
+    flush_interval : float
+        Time between commits [s]: what a kill may cost.
+    overwrite : bool
+        Whether files of the same name give way.
+    meta : mapping
+        Facts for every master file, under Stream V2 names (`nxmx`).
+    mask : ndarray of uint32, optional
+        Pixel mask for every master file.
+    """
+
+    root: Path
+    name: str = "writer"
+    images_per_file: int = 1000
+    compression: str = "bslz4"
+    threads: int = 2
+    flush_interval: float = 1.0
+    overwrite: bool = False
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    mask: npt.NDArray[np.uint32] | None = None
