@@ -9,7 +9,6 @@ import numpy.typing as npt
 
 from sisockdaq.detector.description import DetectorOptions, Geometry
 from sisockdaq.detector.layout import gap_mask
-from sisockdaq.integrate import load_geometry, load_mask
 from sisockdaq.site import Site
 
 __all__ = ["detector_facts", "geometry_facts", "site_mask"]
@@ -45,6 +44,8 @@ def geometry_facts(site: Site) -> dict[str, Any]:
     detector = site.detector
     if detector is None or detector.geometry is None:
         return {}
+    from sisockdaq.integrate import load_geometry  # here: pyFAI takes seconds to import, and not every site has one
+
     source = detector.geometry
     place = source.model_dump() if isinstance(source, Geometry) else site.resolve_input(source)
     geometry = load_geometry(place, shape=detector.shape, pixel_size=detector.pixel_size)
