@@ -75,6 +75,8 @@ def site_mask(site: Site) -> npt.NDArray[np.uint32] | None:
     bits = None if gaps is None else gaps.astype(np.uint32) * np.uint32(_GAP)
     if detector.mask is None:
         return bits
+    from sisockdaq.integrate import load_mask  # here, as above
+
     name, separator, dataset = detector.mask.partition("::")
     masked = load_mask(f"{site.resolve_input(name)}{separator}{dataset}", detector.shape)
     user = masked.astype(np.uint32) * np.uint32(_MASKED)
