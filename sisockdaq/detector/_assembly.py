@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sisockdaq.detector._jit import compiled, inlined
+from sisockdaq.detector._jit import compiled, inlined, inner
 from sisockdaq.detector._libc import memcpy
 from sisockdaq.detector._tables import (
     CLOSED,
@@ -96,14 +96,14 @@ def find(state: State, number: int) -> int:
     return -1
 
 
-@compiled
+@inner
 def is_quiet(plan: Plan, state: State) -> bool:
     """Whether no frame is open and nothing valid has come for the set time: what comes now is a new beginning."""
     scalars = state.scalars
     return bool(scalars[OPEN_COUNT] == 0 and scalars[MONOTONIC] - scalars[LAST_VALID] > plan.timeout_ns)
 
 
-@compiled
+@inner
 def judge(plan: Plan, state: State, number: int) -> int:
     """Say whether a frame of a number that is not being assembled may begin: ACCEPT, IS_LATE or IS_SUSPECT."""
     scalars = state.scalars
@@ -123,7 +123,7 @@ def judge(plan: Plan, state: State, number: int) -> int:
     return ACCEPT
 
 
-@compiled
+@inner
 def _overtaken(plan: Plan, state: State, number: int) -> bool:
     """Whether newer frames have already overtaken a frame that has not begun."""
     if plan.by_bunch == 0:
@@ -135,7 +135,7 @@ def _overtaken(plan: Plan, state: State, number: int) -> bool:
     return newer >= plan.overtaken_by
 
 
-@compiled
+@inner
 def open_frame(plan: Plan, state: State, memory: Memory, masks: Masks, number: int) -> int:
     """Begin a frame that `judge` accepted; closes those it overtakes.
 
@@ -201,7 +201,7 @@ def is_received(state: State, row: int, packet: int) -> bool:
     return bool((state.masks[row, packet >> 3] >> (packet & 7)) & 1)
 
 
-@compiled
+@inner
 def was_received(state: State, number: int, packet: int) -> bool:
     """Whether a frame that has been closed lately had the packet: another one is a duplicate rather than late."""
     for row in range(len(state.frames)):
@@ -210,7 +210,7 @@ def was_received(state: State, number: int, packet: int) -> bool:
     return False
 
 
-@compiled
+@inner
 def close_overdue(plan: Plan, state: State, memory: Memory, masks: Masks, drained: int) -> None:
     """Close the frames whose time was over at the monotonic time `drained` [ns], when all sockets had been read."""
     for row in range(len(state.frames)):
@@ -228,7 +228,7 @@ def close_all(plan: Plan, state: State, memory: Memory, masks: Masks) -> None:
     _promote(state)
 
 
-@compiled
+@inner
 def _close(plan: Plan, state: State, memory: Memory, masks: Masks, row: int) -> None:
     frames = state.frames
     frames[row, STATUS] = CLOSED
@@ -245,7 +245,7 @@ def _close(plan: Plan, state: State, memory: Memory, masks: Masks, row: int) -> 
             _fill(plan, memory, slot, packet)
 
 
-@compiled
+@inner
 def _fill(plan: Plan, memory: Memory, slot: int, packet: int) -> None:
     backward = plan.step[packet // plan.stream_packets] < 0
     for segment in range(plan.first[packet], plan.first[packet + 1]):
@@ -259,7 +259,7 @@ def _fill(plan: Plan, memory: Memory, slot: int, packet: int) -> None:
             _fill_run(memory.four, begin, count, plan.fill)
 
 
-@compiled
+@inner
 def _fill_run(pixels: npt.NDArray[Any], begin: int, count: int, value: int) -> None:
     for i in range(np.uint64(begin), np.uint64(begin + count)):
         pixels[i] = value
@@ -308,7 +308,7 @@ def _sum_large(pixels: npt.NDArray[Any], begin: int, count: int, fill: int) -> t
     return np.int64(total), np.int64(highest)  # type: ignore[return-value]
 
 
-@compiled
+@inner
 def _stalest(state: State) -> int:
     """The free row that was opened longest ago, or −1: the others still know which packets their frames had."""
     found = -1
@@ -320,7 +320,7 @@ def _stalest(state: State) -> int:
     return found
 
 
-@compiled
+@inner
 def _oldest(state: State, status: int) -> int:
     """Row of the frame of lowest number with this status, or −1."""
     found = -1
@@ -332,7 +332,7 @@ def _oldest(state: State, status: int) -> int:
     return found
 
 
-@compiled
+@inner
 def _promote(state: State) -> None:
     """Hand closed frames that wait for no older one to the engine, in order."""
     scalars, frames = state.scalars, state.frames
@@ -347,7 +347,7 @@ def _promote(state: State) -> None:
         scalars[FLOOR] = max(scalars[FLOOR], frames[row, NUMBER])
 
 
-@compiled
+@inner
 def place(plan: Plan, state: State, memory: Memory, source: int, slot: int, packet: int) -> None:
     """Copy a payload that lies at byte `source` of ``state.linear`` to where it belongs."""
     stream = packet // plan.stream_packets

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar, cast
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
 
 from numba import njit
 
-__all__ = ["compiled", "inlined"]
+__all__ = ["compiled", "inlined", "inner"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -18,14 +20,51 @@ _OPTIONS: dict[str, Any] = {"nogil": True, "cache": True, "_nrt": False}
 atomic operation, which together cost half as much as receiving the packet."""
 
 
+_SOURCES = ("_jit", "_libc", "_tables", "_assembly", "kernel", "formats", "description")
+"""Modules whose code or constants end up in the compiled loop."""
+
+
+def _stamp() -> str:
+    folder = Path(__file__).parent
+    return hashlib.sha256(b"".join((folder / f"{name}.py").read_bytes() for name in _SOURCES)).hexdigest()
+
+
+_STAMP = _stamp()
+
+
+_INNER: dict[str, Any] = {**_OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+"""For functions that only compiled code calls: a way in from Python takes longer to compile than most of them."""
+
+
 def compiled(function: Callable[P, R]) -> Callable[P, R]:
-    """Compile a function to run without the GIL; the machine code is cached beside its source."""
-    return cast("Callable[P, R]", njit(**_OPTIONS)(function))
+    """Compile a function that Python calls; it runs without the GIL, and its code is cached beside its source."""
+    made: Callable[P, R] = _with_stamp(njit(**_OPTIONS)(function))
+    return made
+
+
+def inner(function: Callable[P, R]) -> Callable[P, R]:
+    """As `compiled`, but called by compiled functions only."""
+    made: Callable[P, R] = _with_stamp(njit(**_INNER)(function))
+    return made
 
 
 def inlined(function: Callable[P, R]) -> Callable[P, R]:
-    """As `compiled`, but made a part of each caller: for what runs for every packet.
+    """As `inner`, but made a part of each caller: for what runs for every packet.
 
     A call passes every array of the plan and the state on the stack, some two hundred words.
     """
-    return cast("Callable[P, R]", njit(forceinline=True, **_OPTIONS)(function))
+    made: Callable[P, R] = _with_stamp(njit(forceinline=True, **_INNER)(function))
+    return made
+
+
+def _with_stamp(dispatcher: Any) -> Any:
+    """Make the cached code depend on all of `_SOURCES`.
+
+    Numba looks only at the function's own file; after a change in another one it would load code that no longer fits
+    the tables. Where this numba keeps its stamp elsewhere, nothing is cached.
+    """
+    cache_file: Any = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
+    if not hasattr(cache_file, "_source_stamp"):
+        return njit(**{**dispatcher.targetoptions, "cache": False})(dispatcher.py_func)
+    cache_file._source_stamp = _STAMP
+    return dispatcher

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import types
 
-from sisockdaq.detector._jit import compiled
+from sisockdaq.detector._jit import inner
 
 __all__ = [
     "CLOCK_MONOTONIC",
@@ -50,7 +50,7 @@ memcpy: Any = types.ExternalFunction("memcpy", types.uintp(types.uintp, types.ui
 _clock_gettime: Any = types.ExternalFunction("clock_gettime", types.int32(types.int32, types.uintp))
 
 
-@compiled
+@inner
 def clock_ns(clock: int, work: npt.NDArray[np.int64], address: int) -> int:
     """Return a clock [ns]; `work` (int64, 2), which lies at `address`, takes the kernel's answer."""
     _clock_gettime(clock, address)

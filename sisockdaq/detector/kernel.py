@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from sisockdaq.detector import _assembly as assembly
 from sisockdaq.detector._assembly import accept, close_overdue, find, is_quiet, is_received, judge, open_frame, place
-from sisockdaq.detector._jit import compiled, inlined
+from sisockdaq.detector._jit import compiled, inlined, inner
 from sisockdaq.detector._libc import (
     CLOCK_MONOTONIC,
     CLOCK_REALTIME,
@@ -164,7 +164,7 @@ def _tick(plan: Plan, state: State) -> None:
     state.scalars[REALTIME] = clock_ns(CLOCK_REALTIME, state.clock, plan.clock_address)
 
 
-@compiled
+@inner
 def _wait(plan: Plan, state: State, memory: Memory, masks: Masks, wait_ms: int) -> int:
     """Wait for packets; close what is overdue. Returns 0 to go on, else why `receive` must come back."""
     ready = poll(plan.poll_address, plan.streams + 1, wait_ms)
@@ -256,7 +256,7 @@ def _aim(plan: Plan, state: State, part: int, slot: int, packet: int) -> int:
     return part
 
 
-@compiled
+@inner
 def _first_place(plan: Plan, state: State, stream: int) -> tuple[int, int, int]:
     """Where a stream's next packet should belong: (row, frame number, packet of the stream)."""
     number = state.streams[stream, NEXT_FRAME]
@@ -266,7 +266,7 @@ def _first_place(plan: Plan, state: State, stream: int) -> tuple[int, int, int]:
     return _next_frame(state, number)
 
 
-@compiled
+@inner
 def _next_frame(state: State, number: int) -> tuple[int, int, int]:
     found = _SPARE
     for row in range(len(state.frames)):
@@ -324,7 +324,7 @@ def _process(plan: Plan, state: State, memory: Memory, masks: Masks) -> bool:
     return True
 
 
-@inlined
+@compiled
 def packet_bytes(state: State, message: int, length: int) -> int:
     """Size of the packets in a message: as the kernel says of a train, else the message itself (1 where empty)."""
     if state.messages[message, 5] >= 20 and state.control[message, 1] == _GRO:
@@ -332,7 +332,7 @@ def packet_bytes(state: State, message: int, length: int) -> int:
     return max(1, length)
 
 
-@compiled
+@inner
 def _linearise(plan: Plan, state: State) -> None:
     """Copy the payloads of the rest of the batch out of the image, each behind its header."""
     scalars = state.scalars
