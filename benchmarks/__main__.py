@@ -71,7 +71,8 @@ def show(rows: list[Row]) -> None:
             "" if row["ratio"] is None else f"{row['ratio']:.2f} ×",
             "" if row["floor_share"] is None else f"{100 * row['floor_share']:.0f} %",
         )
-    Console().print(table)
+    console = Console()
+    Console(width=None if console.is_terminal else 160).print(table)
 
 
 def figure(value: float | None) -> str:

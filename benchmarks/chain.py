@@ -46,7 +46,7 @@ def run(quick: bool = False) -> list[dict[str, Any]]:
     return [
         {
             "benchmark": "chain",
-            "case": "1 Mpix uint16, no loss",
+            "case": "1 Mpix uint16, highest rate without loss",
             "value": round(best, 1),
             "unit": "frames/s",
             "against": f"a bar of {BAR:g} frames/s; parts: {listing}",
