@@ -275,6 +275,11 @@ class AcquisitionMachine:
         return WriterState.READY if self._phase is _Phase.READY else WriterState.WRITING
 
     @property
+    def armed(self) -> bool:
+        """Whether the source has been asked to begin, and has not answered yet."""
+        return self._phase is _Phase.ARMED
+
+    @property
     def taking_frames(self) -> bool:
         """Whether frames of the current acquisition are to be written."""
         return self._phase in (_Phase.ARMED, _Phase.RUNNING)

@@ -105,6 +105,7 @@ class WriterEngine:
         self._descriptions: dict[str | None, Description] = {}
         self._under_way: str | None = None
         self._left_behind: life.Request | None = None
+        self._begun: Future[dict[str, Any]] = Future()  # of the newest start
         self._resume_by = 0.0
         self._files: AcquisitionFiles | None = None
         self._packer: Packer | None = None
@@ -138,14 +139,14 @@ class WriterEngine:
             self._packer.close()
 
     def start(self, request: life.Request, timeout: float = 10.0) -> dict[str, Any]:
-        """Begin an acquisition; return the status.
+        """Begin an acquisition; return the status once the source has begun too: its next frame is the first.
 
         Raises
         ------
         AcquisitionRefused
             With every obstacle at once; then nothing was begun.
         """
-        return dict(self._call(lambda: self._start(request), timeout))
+        return dict(self._call(lambda: self._start(request), timeout).result(life.ARM_DEADLINE + timeout))
 
     def stop(self, timeout: float = 10.0) -> dict[str, Any]:
         """Ask for the end of the acquisition under way, if any; return the status."""
@@ -206,6 +207,8 @@ class WriterEngine:
 
     def _handle(self, event: life.Event) -> None:
         self._carry_out(self.machine.handle(event, time.time()))
+        if not (self.machine.armed or self._begun.done()):
+            self._begun.set_result(self._snapshot())
 
     def _carry_out(self, instructions: list[life.Instruction]) -> None:
         for instruction in instructions:
@@ -232,7 +235,7 @@ class WriterEngine:
 
     # Commands.
 
-    def _start(self, request: life.Request) -> dict[str, Any]:
+    def _start(self, request: life.Request) -> Future[dict[str, Any]]:
         self.machine.check_ready()
         self._refuse_obstacles(request)
         instructions = self.machine.start(request, time.time())
@@ -245,7 +248,8 @@ class WriterEngine:
             raise AcquisitionRefused(
                 f"cannot start {request.acquisition}: {error.message}", remedy=error.remedy, reasons=[str(error)]
             ) from error
-        return self._snapshot()
+        self._begun = Future()
+        return self._begun
 
     def _refuse_obstacles(self, request: life.Request) -> None:
         source = self._descriptions.get(None)
@@ -451,6 +455,7 @@ class WriterEngine:
         if self._files is not None and self.machine.state is not life.WriterState.READY:
             self._files.abandon()
             self._seal("failed: the writer was stopped", None)
+        self._begun.cancel()
 
     # Time and status.
 
@@ -485,6 +490,7 @@ class WriterEngine:
             **record_status(self.machine.current, progress.message),
             "state": str(self.machine.state),
             "source": source.source if source is not None else None,
+            "sources": self.sources,
             "frames_written": written,
             "files": [os.fspath(path) for path in files.files] if files is not None else [],
             "master": os.fspath(files.master) if files is not None else None,

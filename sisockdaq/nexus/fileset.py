@@ -1,8 +1,8 @@
 """All files of one acquisition while it is written: which file a frame goes to, when a file is closed, the master.
 
 For one thread. Results (curves, sums) reach the writer later than the images they were made from, so a data file
-that has all its images stays open until its results are there, for at most `RESULTS_WAIT` seconds, and with at
-most `OPEN_FILES` files open; results that come later than that are counted as ``results_late``, never lost silently.
+that has all its images stays open until its results are there, for at most `RESULTS_WAIT` seconds, and with at most
+`open_files` files open; results that come later than that are counted as ``results_late``, never lost silently.
 """
 
 from __future__ import annotations
@@ -26,13 +26,16 @@ from sisockdaq.nexus.reader import DataFileReader, read_master
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["AcquisitionFiles", "ClosedFile", "existing_files"]
+__all__ = ["AcquisitionFiles", "ClosedFile", "existing_files", "open_files"]
 
 RESULTS_WAIT = 10.0
 """How long a file with all its images waits for results [s]; as long as a source waits for reports."""
 
-OPEN_FILES = 3
-"""Data files open at once: the one being filled, and those that wait for results."""
+OPEN_FILES = 3, 32
+"""Fewest and most data files that may be open at once: the one being filled, and those that wait for results."""
+
+RESULTS_LAG = 256
+"""Frames that results may lag behind their images: as many as wait in the rings of an integrator and its source."""
 
 LARGEST_GAP = 100_000
 """Frames that may be missing in a row. A larger jump is a source whose frame numbers are broken."""
@@ -66,6 +69,12 @@ class _ResultsSource:
     highest_index: int = -1
     ended: bool = False
     early: dict[int, list[tuple[int, float, npt.NDArray[np.float64]]]] = field(default_factory=dict)
+
+
+def open_files(images_per_file: int) -> int:
+    """Return how many data files may be open at once, so that results as late as `RESULTS_LAG` still find theirs."""
+    fewest, most = OPEN_FILES
+    return min(most, max(fewest, 2 + RESULTS_LAG // images_per_file))
 
 
 def existing_files(folder: Path, prefix: str) -> list[Path]:
@@ -297,7 +306,7 @@ class AcquisitionFiles:
     def _add_file(self, now: float) -> None:
         for number, entry in sorted(self._open.items()):
             entry.waiting_since = now if entry.waiting_since is None else entry.waiting_since
-            if len(self._open) >= OPEN_FILES or self._is_complete(number, entry, now):
+            if len(self._open) >= open_files(self.plan.images_per_file) or self._is_complete(number, entry, now):
                 self._close(number, self.plan.images_per_file)
         number = self._newest + 1
         path = self.folder / data_name(self.prefix, number)

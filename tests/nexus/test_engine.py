@@ -63,6 +63,24 @@ def test_every_frame_and_result_is_in_the_files_and_the_ledger_balances(tmp_path
     assert status["ledger"] == master.ledger
 
 
+def test_a_start_is_answered_when_the_source_has_begun(tmp_path: Path) -> None:
+    with running(tmp_path) as (sources, engine):
+        sources.pause_at = 0
+        status = engine.start(Request("run_0001", 5))
+        assert (status["state"], status["acquisition"]) == ("WRITING", "run_0001")
+        assert not engine.machine.armed
+        sources.resume.set()
+        assert finished(engine)["frames_written"] == 5
+
+
+def test_a_source_that_does_not_begin_ends_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sisockdaq.acquisition.ARM_DEADLINE", 0.2)
+    with running(tmp_path) as (sources, engine):
+        sources.ignore_arm = True
+        assert engine.start(Request("run_0001", 5))["acquisition"] == "run_0001"
+        engine.close()
+
+
 def test_lost_packets_and_dropped_frames_keep_their_places(tmp_path: Path) -> None:
     with running(tmp_path) as (sources, engine):
         sources.skip = {0, 7, 8, 9, 10, 11, 24}

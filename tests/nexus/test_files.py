@@ -14,7 +14,7 @@ import silx.io.nxdata
 
 from sisockdaq.errors import StorageError
 from sisockdaq.frames.messages import FrameHeader
-from sisockdaq.nexus.fileset import OPEN_FILES, AcquisitionFiles
+from sisockdaq.nexus.fileset import AcquisitionFiles, open_files
 from sisockdaq.nexus.nxmx import MasterContent
 from sisockdaq.nexus.reader import DataFileReader, read_master
 from tests.nexus import data
@@ -160,11 +160,16 @@ def test_late_results_find_their_file_and_too_late_ones_are_counted(tmp_path: Pa
     files.write_results("integrator", 9, data.frame_time(9), data.results(9))
     files.commit(now=1.1)
     assert [closed.number for closed in files.closed] == [1]
-    for index in range(15, 10 * (OPEN_FILES + 2) + 1):
+    for index in range(15, 10 * (open_files(10) + 2) + 1):
         files.write_image(index, data.payload(index), data.header(index), now=2.0)
     assert not files.write_results("integrator", 11, data.frame_time(11), data.results(11))
     files.finish()
     assert files.results_late == 1
+
+
+@pytest.mark.parametrize(("images_per_file", "expected"), [(1000, 3), (100, 4), (25, 12), (10, 27), (1, 32)])
+def test_small_files_stay_open_for_results_as_well(images_per_file: int, expected: int) -> None:
+    assert open_files(images_per_file) == expected
 
 
 def test_results_may_come_before_their_image(tmp_path: Path) -> None:
