@@ -206,6 +206,7 @@ class _Backing:
         """Make `hidden`, later to be called `path`; or open `path` again where `hidden` is None."""
         self._position = self._size = self._committed_size = 0
         self._collected: dict[int, bytes] | None = None
+        self._refused: dict[int, bytes] = {}
         self.bytes_written = 0
         self.failure: OSError | None = None
         self.detached = False
@@ -287,12 +288,17 @@ class _Backing:
         self._collected = {}
 
     def apply(self) -> None:
-        """Write what was held back, in the order of the module's promise."""
-        pieces, self._collected = self._collected or {}, None
-        for offset in _safe_order(pieces, self._committed_size):
+        """Write what was held back, in the order of the module's promise.
+
+        What a full disk refuses is kept for the next time: HDF5 believes it written, and will not give it again.
+        """
+        self._refused.update(self._collected or {})
+        self._collected = None
+        for offset in _safe_order(self._refused, self._committed_size):
             if offset == 0:
                 self._lengthen()
-            self._write(offset, pieces[offset], len(pieces[offset]))
+            self._write(offset, self._refused[offset], len(self._refused[offset]))
+        self._refused.clear()
         self._committed_size = self._size
 
     def close(self) -> None:

@@ -144,13 +144,12 @@ class DataFile:
         packet_mask : ndarray of uint8, optional
             Kept when the frame is partial.
         """
-        if row >= self.rows:
-            self.rows = row + 1
         with self._file.guard():
             if row >= self._extent:
                 self._set_extent(min(row + _STRIDE, self.plan.images_per_file))
             self._chunks.write_direct_chunk((row, 0, 0), payload)
         self.images += 1
+        self.rows = max(self.rows, row + 1)
         self._frames.add(row, header)
         if header.packets_received != header.packets_expected and packet_mask is not None:
             self._partial.add(self.first_index + row, packet_mask)

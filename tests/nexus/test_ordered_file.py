@@ -220,6 +220,30 @@ def test_a_full_disk_is_named_and_the_committed_rows_stay(tmp_path: Path, monkey
     assert_rows_whole(path, 10)
 
 
+@pytest.mark.parametrize("refused", range(1, 14, 2))
+def test_a_commit_that_the_disk_cut_short_can_be_made_up_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: int
+) -> None:
+    path, count = tmp_path / "run_data_000001.h5", 0
+    file = DataFile(path, data.plan(400), "run", 1)
+    for index in range(FRAMES):
+        write(file, index)
+    pwrite = os.pwrite
+
+    def refuse_one(fd: int, buffer: Any, offset: int) -> int:
+        nonlocal count
+        count += 1
+        if count == refused:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return pwrite(fd, buffer, offset)
+
+    monkeypatch.setattr(_ordered_file.os, "pwrite", refuse_one)
+    with pytest.raises(StorageError, match="no space left"):
+        file.commit()
+    file.close()
+    assert_rows_whole(path, FRAMES)
+
+
 @pytest.mark.parametrize(
     ("code", "words"),
     [
