@@ -16,6 +16,7 @@ that is made when it is first needed.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -344,6 +345,17 @@ def known_sites() -> list[str]:
     return sorted(path.parent.name for path in root.glob("*/endpoint.json")) if root.is_dir() else []
 
 
+def is_running(state: StateDirectory) -> bool:
+    """Whether the router of a site on this machine takes connections."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(state.router_socket))
+        except OSError:
+            return False
+    return True
+
+
 def _state_of(site: str | Path | None) -> StateDirectory:
     if isinstance(site, Path):
         return StateDirectory(site)
@@ -359,7 +371,11 @@ def _state_of(site: str | Path | None) -> StateDirectory:
         raise ConfigurationError(
             "no site has run on this machine", remedy="start one with `sisockdaq up SITE_FILE`, or name a router by URL"
         )
-    raise ConfigurationError(f"which site? There are {', '.join(sites)}", remedy="name one")
+    running = [name for name in sites if is_running(find_state(name))]
+    if len(running) == 1:
+        return find_state(running[0])
+    reason = f"these run: {', '.join(running)}" if running else f"none runs of {', '.join(sites)}"
+    raise ConfigurationError(f"which site? {reason}", remedy=f"name one, for example {(running or sites)[0]}")
 
 
 def _field_rows(listing: FieldList) -> list[FieldRow]:

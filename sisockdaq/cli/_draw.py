@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["curve", "image", "scaled"]
+__all__ = ["curve", "image", "scaled", "spans_decades"]
 
 _DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])
 """Bits of a braille character by row and column (Unicode 2800 … 28FF)."""
@@ -20,6 +20,16 @@ _SHADES = " .:-=+*#%@"
 
 _LABEL = 10
 """Characters for a number beside the drawing."""
+
+
+_DECADES = 100.0
+"""A maximum this much above the median leaves nothing to see of the rest on a linear scale."""
+
+
+def spans_decades(values: npt.NDArray[Any]) -> bool:
+    """Whether a logarithmic scale shows more of these values, as of most scattering curves and images."""
+    positive = values[np.isfinite(values) & (values > 0)]
+    return bool(positive.size and positive.max() > _DECADES * np.median(positive))
 
 
 def scaled(values: npt.NDArray[Any], *, log: bool) -> npt.NDArray[np.float64]:

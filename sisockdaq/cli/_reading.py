@@ -32,7 +32,7 @@ Network = Annotated[
         "--site",
         envvar="SISOCKDAQ_SITE",
         help="Name of a site on this machine, its site file, or a router as wss://host:8080/ws. "
-        "Default: the only site that has run here.",
+        "Default: the only site that runs here.",
         metavar="NAME|PATH|URL",
     ),
 ]

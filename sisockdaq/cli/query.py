@@ -143,7 +143,10 @@ def watch(
 def plot(
     name: FieldName,
     last: Last = None,
-    log: Annotated[bool, typer.Option("--log", help="Logarithms of the values.")] = False,
+    log: Annotated[
+        bool | None,
+        typer.Option("--log/--linear", help="Scale of the values. Default: as fits them.", show_default=False),
+    ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Draw each new curve or image.")] = False,
     width: Annotated[int | None, typer.Option(help="Characters across.", min=20)] = None,
     height: Annotated[int | None, typer.Option(help="Lines.", min=4)] = None,
@@ -230,7 +233,7 @@ def _show_ledger(found: Ledger, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def _follow(client: Client, name: str, log: bool, room: dict[str, Any]) -> None:
+def _follow(client: Client, name: str, log: bool | None, room: dict[str, Any]) -> None:
     from rich.live import Live
     from rich.text import Text
 
@@ -240,21 +243,22 @@ def _follow(client: Client, name: str, log: bool, room: dict[str, Any]) -> None:
             live.update(Text(drawn), refresh=True)
 
 
-def _drawn_series(one: FieldData, log: bool, room: dict[str, Any]) -> str:
+def _drawn_series(one: FieldData, log: bool | None, room: dict[str, Any]) -> str:
     if not len(one):
         raise ConfigurationError(f"{one.name} has no samples in that span", remedy="--last 1d looks further back")
     if one.values.dtype.kind == "O":
         raise ConfigurationError(f"{one.name} is text; `sisockdaq get {one.name}` prints it")
     title = f"{one.name} [{one.units or '-'}]  {clock(one.t[0])} … {clock(one.t[-1])}"
-    lines = _draw.curve(one.t - one.t[-1], one.values, log=log, label="seconds before the newest", **room)
+    lines = _draw.curve(one.t - one.t[-1], one.values, log=bool(log), label="seconds before the newest", **room)
     return "\n".join([title, *lines])
 
 
 def _drawn_array(
-    name: str, values: Any, axis: Any, t: float, units: str | None, log: bool, room: dict[str, Any]
+    name: str, values: Any, axis: Any, t: float, units: str | None, log: bool | None, room: dict[str, Any]
 ) -> str:
     array = np.asarray(values)
-    title = f"{name} [{units or '-'}]  {clock(t)}"
+    log = _draw.spans_decades(array) if log is None else log
+    title = f"{name} [{units or '-'}]  {clock(t)}{'  logarithmic' if log else ''}"
     if array.ndim == 1:
         x = np.arange(len(array)) if axis is None or len(axis) != len(array) else axis
         return "\n".join([title, *_draw.curve(x, array, log=log, **room)])
