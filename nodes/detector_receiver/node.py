@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import psutil
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
@@ -39,6 +39,9 @@ _RING_BYTES = 2**29
 
 _FEWEST_SLOTS, _MOST_SLOTS = 8, 256
 
+_SPARE_SLOTS = 4
+"""Slots beyond those of incomplete frames: two in the receiver's hand, two with consumers."""
+
 _IMAGES_KEPT = 4
 """Images kept for `get_data`: a look at the last seconds. All images are in the files."""
 
@@ -47,7 +50,7 @@ _STATUS = {
     "packet_rate": ("Hz", "Packets that came per second."),
     "data_rate": ("B/s", "Bytes that came per second."),
     "ring_use": ("%", "Share of the frame ring that consumers hold."),
-    "packets_lost_total": (None, "Packets that did not come, of all frames of which any came."),
+    "packets_lost_total": (None, "Packets that did not come, of all frames so far."),
     "frames_partial": (None, "Frames published with lost packets."),
     "frames_ring_full": (None, "Frames dropped because the ring was full."),
     "frames_policy": (None, "Partial frames dropped, as the site chose."),
@@ -114,6 +117,15 @@ class DetectorReceiver(DataNodeServer):
             "For diagnosis: it costs another copy of each packet.",
         )
 
+        @model_validator(mode="after")
+        def _enough_slots(self) -> DetectorReceiver.Options:
+            least = self.overtaken_by + _SPARE_SLOTS
+            if self.ring_slots is not None and self.ring_slots < least:
+                raise ValueError(
+                    f"ring_slots must be at least {least}: {self.overtaken_by} frames may be incomplete at once"
+                )
+            return self
+
     receiver: Receiver | None = None
     _producer: Producer | None = None
     _stream2: Stream2Output | None = None
@@ -146,7 +158,6 @@ class DetectorReceiver(DataNodeServer):
         self.register_control("status", self.status)
         self.register_control("ledger", self.ledger)
         self._image_due = 0.0
-        self._lost = 0
         self._last: tuple[float, int, int, int] | None = None
         return deferToThread(self._begin).addCallback(lambda _: self.every(1.0, self._report))
 
@@ -227,7 +238,8 @@ class DetectorReceiver(DataNodeServer):
     def _open_ring(self) -> None:
         assert self.state is not None
         self.state.make()
-        slots = self.options.ring_slots or _default_slots(self.detector)
+        fewest = max(_FEWEST_SLOTS, self.options.overtaken_by + _SPARE_SLOTS)
+        slots = self.options.ring_slots or _default_slots(self.detector, fewest)
         self._producer = make_producer(self.frames_address, self._describe(), slots=slots)
 
     def _open_outputs(self) -> None:
@@ -258,7 +270,6 @@ class DetectorReceiver(DataNodeServer):
 
     def _show(self, header: FrameHeader, image: npt.NDArray[Any] | None) -> None:
         """Enter a frame into the live series; called in the receiver's thread."""
-        lost = header.packets_expected - header.packets_received
         self._frame.append(
             header.time,
             {
@@ -266,11 +277,10 @@ class DetectorReceiver(DataNodeServer):
                 "sum": header.total,
                 "maximum": header.maximum,
                 "packets_received": header.packets_received,
-                "packets_lost": lost,
+                "packets_lost": header.packets_expected - header.packets_received,
                 "assembly_time": header.last - header.time,
             },
         )
-        self._lost += lost
         if image is not None and header.time >= self._image_due:
             self._image_due = header.time + self.options.image_interval
             self._image.append(header.time, np.array(image))
@@ -292,7 +302,7 @@ class DetectorReceiver(DataNodeServer):
             {
                 **dict(zip(("frame_rate", "packet_rate", "data_rate"), rates, strict=True)),
                 "ring_use": 100.0 * (1.0 - ring["slots_free"] / ring["slots"]),
-                "packets_lost_total": self._lost,
+                "packets_lost_total": counts["lost"],
                 "frames_partial": frames["partial"],
                 "frames_ring_full": frames["ring_full"],
                 "frames_policy": frames["policy"],
@@ -328,7 +338,7 @@ class DetectorReceiver(DataNodeServer):
         return dict(self.receiver.last_counts) if self.receiver is not None else {}
 
 
-def _default_slots(detector: DetectorOptions) -> int:
+def _default_slots(detector: DetectorOptions, fewest: int) -> int:
     frame = detector.shape[0] * detector.shape[1] * detector.dtype.itemsize
     room = min(_RING_BYTES, int(_RING_SHARE * psutil.virtual_memory().available))
-    return max(_FEWEST_SLOTS, min(_MOST_SLOTS, room // frame))
+    return max(fewest, min(_MOST_SLOTS, room // frame))

@@ -53,6 +53,8 @@ class Account:
     def __init__(self, packets_per_frame: int, *, consecutive: bool = True) -> None:
         self._packets = packets_per_frame
         self._consecutive = consecutive
+        self.missing = 0
+        """Frames of all acquisitions of which no packet came."""
         self._now: _Acquisition | None = None
 
     @property
@@ -115,6 +117,7 @@ class Account:
         if missing > 0:
             now.dropped["no_packet"] = now.dropped.get("no_packet", 0) + missing
             now.handled += missing
+            self.missing += missing
         now.last_number = number
         if wanted is not None and index >= wanted:
             return [*marks, *self._end("complete", counters)], NO_ACQUISITION

@@ -144,6 +144,8 @@ class Receiver:
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._stopping = threading.Event()
         self._frames = dict.fromkeys(("published", "partial", "ring_full", "policy"), 0)
+        self._lost = 0
+        self._bell_lock = threading.Lock()
         self._account = Account(options.packets_per_frame, consecutive=self.settings.image_id == "frame_number")
         self._last_time = 0.0
         self._prepare()
@@ -182,6 +184,13 @@ class Receiver:
         self._ring_bell()
         if self._thread.ident is not None:
             self._thread.join(_ANSWER_DEADLINE)
+        if self._thread.is_alive():  # it must keep what it still uses
+            log.error("the receiver of %s did not end within %g s", self.options.title, _ANSWER_DEADLINE)
+            return
+        with self._bell_lock:
+            if self._wake >= 0:
+                os.close(self._wake)
+            self._wake = -1
         for one in self._sockets:
             one.close()
 
@@ -207,7 +216,8 @@ class Receiver:
     def counters(self) -> dict[str, Any]:
         """Return all counters since the start.
 
-        ``packets`` (received), ``bytes``, ``late``, ``duplicate``, ``invalid`` (by kind), ``moved`` (copied because
+        ``packets`` (received), ``lost`` (of frames that were closed, and in an acquisition of frames that never came),
+        ``bytes``, ``late``, ``duplicate``, ``invalid`` (by kind), ``moved`` (copied because
         they were predicted elsewhere), ``kernel_drops`` (full receive buffers), ``frames`` (published, partial,
         ring_full, policy), ``open`` (frames being assembled).
         """
@@ -215,6 +225,7 @@ class Receiver:
         invalid = tables.COUNTERS[tables.INVALID]
         return {
             "packets": values["received"],
+            "lost": self._lost + self._account.missing * self.options.packets_per_frame,
             "bytes": values["bytes"],
             "late": values["late"],
             "duplicate": values["duplicate"],
@@ -244,7 +255,9 @@ class Receiver:
             raise refusal
 
     def _ring_bell(self) -> None:
-        os.eventfd_write(self._wake, 1)
+        with self._bell_lock:
+            if self._wake >= 0:
+                os.eventfd_write(self._wake, 1)
 
     # The receiver's own thread.
 
@@ -313,10 +326,11 @@ class Receiver:
             outcome = "ring_full"
         elif not complete and self.settings.partial == "drop":
             outcome = "policy"
+        first = self._own_time(frame[tables.FIRST] * 1e-9)
         header = FrameHeader(
             number=number,
-            time=self._own_time(frame[tables.FIRST] * 1e-9),
-            last=frame[tables.LAST] * 1e-9,
+            time=first,
+            last=max(first, frame[tables.LAST] * 1e-9),
             index=index,
             packets_expected=self.options.packets_per_frame,
             packets_received=received,
@@ -324,8 +338,8 @@ class Receiver:
             maximum=float(frame[tables.MAXIMUM]),
             timestamp=frame[tables.TIMESTAMP],
         )
-        if self._on_frame is not None:
-            self._on_frame(header, self._producer.pixels[slot] if slot >= 0 else None)
+        self._lost += header.packets_expected - received
+        self._show(header, slot)
         if outcome == "published":
             self._frames["partial"] += not complete
             self._producer.publish(slot, header)
@@ -333,6 +347,15 @@ class Receiver:
             self._producer.discard(slot)
         self._frames[outcome] += 1
         self._mark(self._account.count(index, received, outcome, losses))
+
+    def _show(self, header: FrameHeader, slot: int) -> None:
+        if self._on_frame is None:
+            return
+        try:
+            self._on_frame(header, self._producer.pixels[slot] if slot >= 0 else None)
+        except Exception:  # whatever a view of the frames does wrong must not cost a frame
+            self._on_frame = None
+            log.exception("frames of %s are no longer shown", self.options.title)
 
     def _own_time(self, first: float) -> float:
         """Return a frame's time: that of its first packet, but later than the frame before by a microsecond at least.

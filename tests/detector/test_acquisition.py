@@ -52,6 +52,7 @@ def test_a_lossy_acquisition_balances(simulation):
         rig.settled(sent.packets)
         rig.producer.wait_for(lambda: bool(rig.producer.frames) and rig.producer.frames[-1].header.number == 20)
         rig.receiver.stop_acquisition("lossy")
+        assert rig.receiver.counters()["lost"] == sum(map(len, sent.lost.values()))
         (end,) = rig.producer.ends
     counts = end.counts
     assert Ledger.from_dict({"acquisition": "lossy", **counts}).balance() == []
@@ -97,3 +98,13 @@ def test_stopping_the_receiver_publishes_what_is_there_and_ends_the_acquisition(
     assert rig.producer.status()["slots_free"] == 8
     with pytest.raises(AcquisitionRefused, match="does not run"):
         rig.receiver.arm(Arm("more"))
+
+
+def test_a_view_that_fails_costs_no_frame(simulation):
+    def show(header, image):
+        raise RuntimeError("no")
+
+    with running(SMALL, settings=PATIENT, on_frame=show) as rig:
+        for number in (1, 2):
+            rig.send_frame(simulation, number)
+        assert len(rig.producer.wait_frames(2)) == 2

@@ -159,3 +159,5 @@ def test_options_are_checked():
         DetectorReceiver.Options(udp=[])
     with pytest.raises(ValidationError):
         DetectorReceiver.Options(udp=[{"port": 1}], overtaken=3)
+    with pytest.raises(ValidationError, match="at least 10"):
+        DetectorReceiver.Options(udp=[{"port": 1}], overtaken_by=6, ring_slots=8)
