@@ -159,7 +159,7 @@ def start_when_attached(client: Client, trial: Trial, name: str, frames: int | N
             sources = set(client.call_control(writer, "status").get("sources", ()))
             if attached >= wanted and sources >= set(trial.site.result_sources()):
                 return client.acquire(name, frames, writer=writer, wait=False)
-            reason = f"attached are {', '.join(sorted(attached)) or 'none'} of {', '.join(sorted(wanted))}"
+            reason = f"{_listing(attached)} of {_listing(wanted)} take images; {writer} has {_listing(sources)}"
         except AcquisitionRefused:
             raise
         except SisockdaqError as error:
@@ -167,6 +167,10 @@ def start_when_attached(client: Client, trial: Trial, name: str, frames: int | N
         if time.monotonic() > deadline:
             raise DeadlineExceeded(f"not attached after {ATTACH_DEADLINE:.0f} s: {reason}")
         time.sleep(_POLL)
+
+
+def _listing(names: set[str]) -> str:
+    return ", ".join(sorted(names)) or "none"
 
 
 def _attached(client: Client, receiver: str) -> set[str]:
