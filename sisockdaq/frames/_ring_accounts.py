@@ -82,13 +82,17 @@ class Guest:
             with contextlib.suppress(BlockingIOError):
                 os.eventfd_write(self.bell, 1)
 
-    def hangs(self, now: float, since: float | None, patience: float) -> bool:
-        """Whether it has held slots without any progress for so long, while the ring was full since that time."""
+    def hangs(self, now: float, starved: bool, patience: float) -> bool:
+        """Whether the ring is full, and it has held slots without any progress for so long.
+
+        The time counts from its last progress, not from the moment at which the ring was full: a ring that holds the
+        frames of that time loses none for the others.
+        """
         progress = (self.words[TAIL], self.counts["taken"] + self.counts["dropped"])
-        if since is None or not self.lossless or not self.owed.any() or progress != self.progress:
+        if not self.lossless or not self.owed.any() or progress != self.progress:
             self.progress, self.progress_at = progress, now
             return False
-        return now - max(self.progress_at, since) >= patience
+        return starved and now - self.progress_at >= patience
 
     def status(self, state: str = "attached") -> dict[str, Any]:
         """Return its policy, state and counts."""

@@ -71,7 +71,7 @@ class RingProducer:
     slots : int
         Frames in the ring, at least 2.
     hang_after : float
-        How long a full ring waits for a consumer without any progress before it is thrown out [s].
+        How long a consumer may hold slots without any progress before a full ring throws it out [s].
 
     Raises
     ------
@@ -98,7 +98,7 @@ class RingProducer:
         self._busy = np.zeros(slots, np.bool_)
         self._accounts = Accounts(slots)
         self._handler: Callable[[str, Request], None] | None = None
-        self._starved_since: float | None = None
+        self._starved = False
         self._lock = threading.Lock()
         self._closing = False
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -117,11 +117,11 @@ class RingProducer:
             if not self._free:
                 self._collect()
                 if not self._free:
-                    if self._starved_since is None:
-                        self._starved_since = time.monotonic()
+                    if not self._starved:
+                        self._starved = True
                         self._wake_service()
                     return None
-            self._starved_since = None
+            self._starved = False
             slot = self._free.popleft()
             self._accounts.take_back(slot)
             self._generations[slot] += 1
@@ -241,7 +241,7 @@ class RingProducer:
     def _serve(self) -> None:
         while not self._closing:
             try:
-                urgent = self._accounts.books.waiting or self._starved_since is not None or bool(self._strangers)
+                urgent = self._accounts.books.waiting or self._starved or bool(self._strangers)
                 for key, _ in self._selector.select(_TICK if urgent else 1.0):
                     self._attend(key)
                 self._watch()
@@ -270,7 +270,7 @@ class RingProducer:
                 self._tell_all(settled)
             for guest in list(self._accounts.guests):
                 self._accounts.sweep(guest)
-                if not guest.doomed and guest.hangs(now, self._starved_since, self._hang_after):
+                if not guest.doomed and guest.hangs(now, self._starved, self._hang_after):
                     guest.doomed = f"no progress for {self._hang_after:g} s while the ring was full"
                 if guest.doomed:
                     self._evict(guest)
