@@ -42,6 +42,10 @@ _WRITER_TYPE = "file_writer"
 _FAILED = "FAILED"
 
 
+class _Forgotten(SisockdaqError):
+    """The writer knows of no acquisition: it was restarted, and may be about to take it up again."""
+
+
 class Run:
     """One acquisition.
 
@@ -80,7 +84,8 @@ class Run:
             return status
         if self._last.get("state") == "READY":
             return self._last
-        raise SisockdaqError(
+        kind = SisockdaqError if status.get("acquisition") else _Forgotten
+        raise kind(
             f"{self.writer} knows of {status.get('acquisition') or 'no acquisition'}, not of {self.name}",
             remedy=f"`sisockdaq ledger {self.name}` asks the archive",
         )
@@ -164,13 +169,19 @@ class Run:
         return _ledger(ledger)
 
     def _patient_status(self, seconds: float) -> dict[str, Any]:
-        """Return the status, bearing a router or a writer that is away for a while."""
+        """Return the status, bearing a router or a writer that is away, or has just come back, for a while."""
         error: SisockdaqError = DeadlineExceeded(f"{self.writer} did not answer")
+        forgotten_since: float | None = None
         for _ in patience(seconds):
             try:
                 return self.status()
             except (NodeNotFound, ConnectionFailed, DeadlineExceeded) as away:
                 error = away
+            except _Forgotten as forgotten:
+                error = forgotten
+                forgotten_since = forgotten_since or time.monotonic()
+                if time.monotonic() - forgotten_since > STALLED_AFTER:
+                    break
         raise error
 
     def _ended(self, status: dict[str, Any]) -> Run:

@@ -23,6 +23,7 @@ from sisockdaq.errors import (
     IntervalError,
     NodeNotFound,
     NotAuthorized,
+    SisockdaqError,
 )
 from sisockdaq.schema import Axis, Field, FieldList, Reply, Samples, Timeline
 from sisockdaq.state import StateDirectory
@@ -360,6 +361,21 @@ def test_an_acquisition_from_start_to_ledger(network, client):
     assert run.ledger.frames_complete == 3
     assert run.files == ["a.h5"]
     assert client.ledger(run).balance() == []
+
+
+def test_waiting_bears_a_writer_that_was_restarted(network, client):
+    writer = network.start(Writer, name="writer").node
+    run = client.acquire("run_5", frames=3, writer="writer", wait=False)
+    under_way, writer.now = writer.now, {"state": "READY"}
+    seen: list[dict[str, Any]] = []
+    back = threading.Timer(0.3, lambda: setattr(writer, "now", under_way))
+    back.start()
+    run.wait(10, on_status=seen.append)
+    assert seen[-1]["frames_written"] == 3
+    client.acquire("run_6", frames=3, writer="writer", wait=False)
+    assert run.status()["acquisition"] == "run_5"
+    with pytest.raises(SisockdaqError, match="knows of run_6, not of run_4"):
+        client.run("run_4", writer="writer").wait(5)
 
 
 def test_an_open_ended_acquisition_is_stopped(network, client):
