@@ -122,6 +122,10 @@ class StateDirectory:
         """Store how to reach the router: ``{"site", "realm", "base_uri", "url", "socket", "certificate"}``."""
         self._write_private("endpoint.json", json.dumps(endpoint, indent=1))
 
+    def forget_endpoint(self) -> None:
+        """Remove what `write_endpoint` stored: the site will not run again under this name."""
+        (self.path / "endpoint.json").unlink(missing_ok=True)
+
     def read_endpoint(self) -> dict[str, str]:
         """Return what `write_endpoint` stored.
 

@@ -82,10 +82,17 @@ def private_site(folder: Path, suffix: str, overrides: Sequence[str] = ()) -> Si
 
 @contextlib.contextmanager
 def trial(site: Site, on_change: Callable[[PartStatus], None] | None = None) -> Iterator[Trial]:
-    """Start all parts of a site, wait until they are ready, and end them after the block."""
-    with prepared(site), Supervisor(site_parts(site), site.state.logs, on_change=on_change) as supervisor:
-        supervisor.wait_ready(READY_DEADLINE)
-        yield Trial(site, supervisor)
+    """Start all parts of a site, wait until they are ready, and end them after the block.
+
+    Afterwards clients of this machine do not find the site any more; its data stay.
+    """
+    with prepared(site):
+        try:
+            with Supervisor(site_parts(site), site.state.logs, on_change=on_change) as supervisor:
+                supervisor.wait_ready(READY_DEADLINE)
+                yield Trial(site, supervisor)
+        finally:
+            site.state.forget_endpoint()
 
 
 def free_udp_ports(count: int) -> list[int]:
