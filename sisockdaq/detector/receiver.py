@@ -146,7 +146,8 @@ class Receiver:
         self._frames = dict.fromkeys(("published", "partial", "ring_full", "policy"), 0)
         self._lost = 0
         self._bell_lock = threading.Lock()
-        self._account = Account(options.packets_per_frame, consecutive=self.settings.image_id == "frame_number")
+        self._packets = options.packets_per_frame
+        self._account = Account(self._packets, consecutive=self.settings.image_id == "frame_number")
         self._last_time = 0.0
         self._prepare()
         self._thread = threading.Thread(target=self._run, name="receiver", daemon=True)
@@ -320,7 +321,7 @@ class Receiver:
         losses = self._losses()
         marks, index = self._account.place(number, losses)
         self._mark(marks)
-        complete = received == self.options.packets_per_frame
+        complete = received == self._packets
         outcome: Outcome = "published"
         if slot < 0:
             outcome = "ring_full"
@@ -332,7 +333,7 @@ class Receiver:
             time=first,
             last=max(first, frame[tables.LAST] * 1e-9),
             index=index,
-            packets_expected=self.options.packets_per_frame,
+            packets_expected=self._packets,
             packets_received=received,
             total=float(frame[tables.TOTAL]),
             maximum=float(frame[tables.MAXIMUM]),
