@@ -6,7 +6,11 @@ script reads goes to stdout (``--json`` on every command that has an answer).
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import os
 import sys
+import threading
 from typing import NoReturn
 
 import typer
@@ -45,19 +49,37 @@ def main() -> NoReturn:
     """Run the command line; errors of a person's making end with their message and status 1 or 78."""
     try:
         app()()
+    except SystemExit as end:  # how click ends
+        _leave(end.code)
     except ConfigurationError as error:
-        _end(error, CONFIGURATION_ERROR)
+        _tell(error)
+        _leave(CONFIGURATION_ERROR)
     except SisockdaqError as error:
-        _end(error, 1)
+        _tell(error)
+        _leave(1)
     except KeyboardInterrupt:
-        sys.exit(130)
-    sys.exit(0)
+        _leave(130)
+    _leave(0)
 
 
-def _end(error: SisockdaqError, status: int) -> NoReturn:
+def _leave(status: str | int | None) -> NoReturn:
+    """End the process, whatever its daemon threads do.
+
+    Python stops them where they are and then takes everything apart; one that holds a library's lock at that moment
+    (h5py has one for all of HDF5) would keep the process from ever ending.
+    """
+    if isinstance(status, str) or not any(thread.daemon for thread in threading.enumerate()):
+        sys.exit(status)
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
+            stream.flush()
+    os._exit(status or 0)
+
+
+def _tell(error: SisockdaqError) -> None:
     notify_status(str(error))
     lines = [error.message, *getattr(error, "reasons", [])]
     if len(lines) > 1 and lines[1] == lines[0]:
         lines.pop()
     sys.stderr.write("\n  - ".join(lines) + (f"\n   → {error.remedy}" if error.remedy else "") + "\n")
-    sys.exit(status)

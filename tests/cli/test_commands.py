@@ -128,3 +128,36 @@ def test_every_part_reads_the_same_site(tmp_path: Path) -> None:
     assert [part.name for part in parts] == ["router", "hub", "receiver", "integrator", "writer", "archive"]
     for part in parts:
         assert part.command[-6:] == (*shared, part.name)
+
+
+HOLDING_A_LOCK = """
+import threading
+import h5py, typer
+from sisockdaq import cli
+
+def hold(held):
+    with h5py._hl.base.phil:
+        held.set()
+        threading.Event().wait()
+
+def work():
+    global file
+    file = h5py.File.in_memory()
+    held = threading.Event()
+    threading.Thread(target=hold, args=(held,), daemon=True).start()
+    held.wait()
+    print("done")
+    raise typer.Exit(3)
+
+app = typer.Typer()
+app.command()(work)
+cli.app = lambda: app
+cli.main()
+"""
+
+
+def test_a_busy_thread_cannot_keep_a_command_from_ending() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", HOLDING_A_LOCK], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.stdout, done.returncode) == ("done\n", 3), done.stderr
