@@ -26,7 +26,7 @@ from sisockdaq.downsample import thin
 from sisockdaq.errors import FieldUnknown, FileUnreadable, ReplyInvalid
 from sisockdaq.nexus.index import DataFileRow, Index, SourceRow, Stamp, stamp
 from sisockdaq.nexus.layout import acquisition_of
-from sisockdaq.nexus.reader import DataFileReader, FieldSummary, file_state, read_master
+from sisockdaq.nexus.reader import DataFileReader, FieldSummary, file_state, read_data_file, read_master
 from sisockdaq.schema import SEPARATOR, Axis, Field, FieldList, Reply, Samples, Timeline, split_name
 
 __all__ = ["Archive"]
@@ -92,8 +92,7 @@ class Archive:
         return True
 
     def _read_data_file(self, path: Path, seen: Stamp) -> None:
-        with DataFileReader(path) as reader:
-            summary = reader.summary()
+        summary = read_data_file(path, DataFileReader.summary)
         self.index.put_data_file(summary, file_state(path, finished=summary.finished), seen)
 
     # What there is.
@@ -102,14 +101,19 @@ class Archive:
         """Return the listing of what has data in ``[start, end)`` (absolute times)."""
         listing = FieldList()
         spans: dict[str, list[float]] = {}
+        newest: dict[tuple[str, str, str], tuple[SourceRow, str]] = {}
         for row in self.index.sources(start, end):
             timeline = f"{row.source}{SEPARATOR}{row.timeline}"
             spans.setdefault(timeline, [0.0, 0.0])
             if row.rows > 1 and row.first_time is not None and row.last_time is not None:
                 spans[timeline][0] += row.last_time - row.first_time
                 spans[timeline][1] += row.rows - 1
-            for name, entry in self._entries(row, timeline):
-                listing.fields[name] = entry
+            # Thousands of files say the same: only the newest that says it is looked into, in the order of time.
+            saying = timeline, row.fields, row.file.image
+            newest.pop(saying, None)
+            newest[saying] = row, timeline
+        for row, timeline in newest.values():
+            listing.fields.update(self._entries(row, timeline))
         for timeline, (seconds, intervals) in spans.items():
             members = tuple(name for name, entry in listing.fields.items() if entry.timeline == timeline)
             listing.timelines[timeline] = Timeline(
@@ -265,13 +269,13 @@ class Archive:
                 f"{acquisition} has frames 0 to {total - 1}; there is no frame {index}" if total else
                 f"{acquisition} has no frame yet"
             )  # fmt: skip
-        with DataFileReader(Path(row.path)) as reader:
-            place = index - row.first_index
-            pixels = reader.image(place)
-            time = reader.series(row.image_source, "time", place, place + 1)
-            number = reader.series(row.image_source, "frame_number", place, place + 1)
-            packets = reader.packet_mask(place)
-            fill = reader.fill_value
+        place, source = index - row.first_index, row.image_source
+
+        def read(reader: DataFileReader) -> tuple[Any, ...]:
+            time, number = (reader.series(source, name, place, place + 1) for name in ("time", "frame_number"))
+            return reader.image(place), time, number, reader.packet_mask(place), reader.fill_value
+
+        pixels, time, number, packets, fill = read_data_file(Path(row.path), read)
         if np.isnan(time[0]):
             raise FieldUnknown(f"frame {index} of {acquisition} was never received")
         timeline = f"{row.image_source}{SEPARATOR}frame"
@@ -318,22 +322,23 @@ def _acquisition(key: tuple[str, str], rows: Sequence[DataFileRow], master: dict
 @lru_cache(maxsize=256)
 def _times(path: str, version: tuple[Any, ...], source: str) -> npt.NDArray[np.float64]:
     """Return the times of a source in a file; kept as long as the file has not changed (`version`)."""
-    with DataFileReader(Path(path)) as reader:
-        return reader.times(source)
+    return read_data_file(Path(path), lambda reader: reader.times(source))
 
 
 @lru_cache(maxsize=1024)
 def _axes(path: str, source: str, field: str) -> tuple[Axis, ...]:
     """Return the axes of an array field; they never change within a file."""
-    with DataFileReader(Path(path)) as reader:
-        axis = reader.axis(source, field)
+    axis = read_data_file(Path(path), lambda reader: reader.axis(source, field))
     return () if axis is None else (Axis(axis=axis.name, unit=axis.units, values=tuple(axis.values.tolist())),)
 
 
 def _values(row: SourceRow, field: str, chosen: npt.NDArray[np.intp]) -> npt.NDArray[Any]:
     """Read the chosen rows of a field: as one piece where they are many, one by one where they are few and large."""
-    with DataFileReader(Path(row.path)) as reader:
+
+    def read(reader: DataFileReader) -> npt.NDArray[Any]:
         if field == IMAGE and row.file.image_source == row.source:
             return np.stack([reader.image(int(place)) for place in chosen])
         first, last = int(chosen[0]), int(chosen[-1]) + 1
         return reader.series(row.source, field, first, last)[chosen - first]
+
+    return read_data_file(Path(row.path), read)

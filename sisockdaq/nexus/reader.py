@@ -1,7 +1,8 @@
 """Read what the writer wrote: what a file holds, series and curves by rows, single images.
 
 A file may be read while it grows: the reader sees what was committed when it opened the file. No lock is taken, so
-a reader is never in a writer's way.
+a reader is never in a writer's way; a commit that comes between opening and reading can make the reader stumble, and
+`read_data_file` then begins anew.
 
 Whether a file still grows is asked of its lock and its ``finished`` mark: *finished*; *growing* (not finished, and
 some process has it open); *left* (not finished, and nobody has it open: its writer died, and what was committed is
@@ -14,12 +15,13 @@ import fcntl
 import json
 import math
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import h5py
 import hdf5plugin  # noqa: F401 - registers the filters with HDF5
@@ -40,6 +42,7 @@ __all__ = [
     "MasterSummary",
     "SourceSummary",
     "file_state",
+    "read_data_file",
     "read_master",
 ]
 
@@ -47,6 +50,9 @@ FileState = Literal["finished", "growing", "left"]
 
 _BITSHUFFLE = "32008"
 """The HDF5 filter of our images."""
+
+_ATTEMPTS, _PAUSE = 5, 0.005
+"""How often a file is tried, and the pause after the first failure [s], doubled each time: a commit takes a few ms."""
 
 _NOT_SERIES = frozenset({"time", "last", "timestamp", "partial_index", "packet_mask"})
 """Datasets of a source's group that are not fields of their own."""
@@ -192,6 +198,28 @@ def read_master(path: Path) -> MasterSummary:
             ledger=json.loads(as_text(ledger)) if ledger is not None else None,
             meta=json.loads(as_text(about["meta"])),
         )
+
+
+_Found = TypeVar("_Found")
+
+
+def read_data_file(path: Path, read: Callable[[DataFileReader], _Found]) -> _Found:
+    """Open a data file and return what `read` finds in it; tried again when the file changes under the reader's eyes.
+
+    Raises
+    ------
+    FileUnreadable
+        When the file is missing, or still cannot be read after `_ATTEMPTS`.
+    """
+    for attempt in range(_ATTEMPTS):
+        try:
+            with DataFileReader(path) as reader:
+                return read(reader)
+        except FileUnreadable:
+            if attempt == _ATTEMPTS - 1 or not path.exists():
+                raise
+            time.sleep(_PAUSE * 2**attempt)
+    raise AssertionError("unreachable")
 
 
 class DataFileReader:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from sisockdaq.nexus.archive import Archive
 from sisockdaq.nexus.fileset import AcquisitionFiles
 from sisockdaq.nexus.index import Index
 from sisockdaq.nexus.nxmx import MasterContent
+from sisockdaq.nexus.reader import DataFileReader
 from tests.nexus import data
 
 T = data.frame_time
@@ -171,6 +174,44 @@ def test_broken_files_are_named_and_tried_again_when_they_change(tmp_path: Path,
     archive.refresh([broken, tmp_path / "a_master.h5"])
     assert archive.status()["problems"] == {}
     assert archive.acquisitions()[0]["frames"] == 3
+
+
+def test_a_commit_between_opening_and_reading_does_not_make_a_file_broken(
+    tmp_path: Path, index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole(tmp_path, "a", 5)
+    archive = Archive(tmp_path, index)
+    stumbles = dict.fromkeys(("summary", "series"), 2)
+
+    def stumbling(name: str) -> Callable[..., Any]:
+        method = getattr(DataFileReader, name)
+
+        def read(self: DataFileReader, *args: Any) -> Any:
+            if stumbles[name]:
+                stumbles[name] -= 1
+                raise FileUnreadable("addr overflow")
+            return method(self, *args)
+
+        return read
+
+    for name in stumbles:
+        monkeypatch.setattr(DataFileReader, name, stumbling(name))
+    archive.scan()
+    assert archive.status()["problems"] == {}
+    assert len(archive.get(["integrator::total"], T(0), T(1000)).samples["integrator::total"]) == 5
+    assert stumbles == {"summary": 0, "series": 0}
+
+
+def test_a_listing_of_many_files_opens_few(tmp_path: Path, index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(12):
+        whole(tmp_path, f"run_{number:02d}", 2, offset=10 * number)
+    archive = Archive(tmp_path, index)
+    archive.scan()
+    opened: list[Path] = []
+    real = archive_module.read_data_file
+    monkeypatch.setattr(archive_module, "read_data_file", lambda path, read: (opened.append(path), real(path, read))[1])
+    assert archive.fields().fields["integrator::curve"].axes[0].values == (0.0, 0.5, 1.0, 1.5, 2.0)
+    assert {path.name for path in opened} == {"run_11_data_000001.h5"}
 
 
 def test_files_that_are_gone_are_forgotten(tmp_path: Path, index: Index) -> None:
