@@ -26,8 +26,8 @@ from autobahn.wamp.serializer import JsonSerializer
 from autobahn.wamp.types import CallOptions, ComponentConfig, RegisterOptions
 
 from sisockdaq import flow
-from sisockdaq._link import LinkedSession, _client_endpoint, call_within
-from sisockdaq._reactor import in_reactor
+from sisockdaq._wamp.link import LinkedSession, _client_endpoint, call_within
+from sisockdaq._wamp.reactor import in_reactor
 from sisockdaq.base import DataNodeServer
 from sisockdaq.client import Client
 from sisockdaq.schema import Reply, Samples
@@ -89,7 +89,7 @@ class Rival:
         remote = type(network.endpoint)(network.endpoint.url, certificate=network.endpoint.certificate)
 
         def connect() -> Any:
-            from sisockdaq._link import the_reactor
+            from sisockdaq._wamp.link import the_reactor
 
             return _client_endpoint(remote, the_reactor()).connect(factory)
 

@@ -23,7 +23,7 @@ from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from sisockdaq._link import Credentials, Endpoint, Link, LinkedSession, call_within, the_reactor
+from sisockdaq._wamp.link import Credentials, Endpoint, Link, LinkedSession, call_within, the_reactor
 from sisockdaq.errors import NodeNotFound, NotAuthorized, SisockdaqError
 from sisockdaq.notify import notify_ready
 from sisockdaq.session import run_until_signal, site_endpoint

@@ -20,9 +20,9 @@ from pydantic import BaseModel, ConfigDict
 from twisted.internet.defer import Deferred, inlineCallbacks
 
 from sisockdaq import schema
-from sisockdaq._core import NodeCore
-from sisockdaq._link import Credentials, LinkedSession, answer_challenge
-from sisockdaq._serving import control, overridden, procedures, twin
+from sisockdaq._node.core import NodeCore
+from sisockdaq._node.serving import control, overridden, procedures, twin
+from sisockdaq._wamp.link import Credentials, LinkedSession, answer_challenge
 from sisockdaq.schema import Axis, FieldList, FieldType
 from sisockdaq.series import Series
 from sisockdaq.state import StateDirectory

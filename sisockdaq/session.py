@@ -1,6 +1,6 @@
 """Joining the network: `run_node` for a process, `NodeHost` inside a running reactor, `Link` for any session.
 
-See `sisockdaq._link` for how a connection is made and kept.
+See `sisockdaq._wamp.link` for how a connection is made and kept.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from sisockdaq._link import (
+from sisockdaq._wamp.link import (
     Credentials,
     Endpoint,
     Link,

@@ -314,7 +314,7 @@ def test_a_field_without_a_feed_is_asked_for(client, camera):
 
 
 def test_what_was_missed_is_recovered_and_said(client, camera, monkeypatch):
-    import sisockdaq._watch as module
+    import sisockdaq.client._watch as module
 
     monkeypatch.setattr(module, "QUEUE", 2)
     with client.watch("camera::total", timeout=10) as watch:

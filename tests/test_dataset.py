@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sisockdaq._dataset import Dataset, FieldData, FieldRow, Image, NodeRow, Table
+from sisockdaq.client._dataset import Dataset, FieldData, FieldRow, Image, NodeRow, Table
 from sisockdaq.errors import ConfigurationError
 from sisockdaq.schema import Axis, Field
 

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sisockdaq._following import Follower, Gap
+from sisockdaq.client._following import Follower, Gap
 from sisockdaq.schema import Samples
 from sisockdaq.wire import FeedEvent
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sisockdaq._feed import EVENT_BYTES, Feeds
-from sisockdaq._reactor import in_reactor
-from sisockdaq._serving import PLAIN_BYTES, plain_data
-from sisockdaq._workers import Workers
+from sisockdaq._node.feed import EVENT_BYTES, Feeds
+from sisockdaq._node.serving import PLAIN_BYTES, plain_data
+from sisockdaq._node.workers import Workers
+from sisockdaq._wamp.reactor import in_reactor
 from sisockdaq.base import DataNodeServer
 from sisockdaq.errors import DeadlineExceeded
 from sisockdaq.series import SeriesStore

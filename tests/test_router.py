@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from sisockdaq._certificate import ensure_certificate
-from sisockdaq._router_process import RouterProcess, require_free_port
 from sisockdaq.errors import ConfigurationError, ConnectionFailed, DeadlineExceeded, NotAuthorized, PortTaken
 from sisockdaq.router import RouterPlan, free_port, router_command, router_config, write_router_config
+from sisockdaq.router._certificate import ensure_certificate
+from sisockdaq.router._process import RouterProcess, require_free_port
 from sisockdaq.state import StateDirectory
 from sisockdaq.testing import Caller, Network, wait_until
 

@@ -12,8 +12,7 @@ import pytest
 from autobahn.wamp.exception import ApplicationError, TransportLost
 from autobahn.wamp.types import ComponentConfig
 
-from sisockdaq._certificate import ensure_certificate
-from sisockdaq._reactor import in_reactor
+from sisockdaq._wamp.reactor import in_reactor
 from sisockdaq.base import DataNodeServer
 from sisockdaq.errors import (
     AcquisitionRefused,
@@ -24,6 +23,7 @@ from sisockdaq.errors import (
     NotAuthorized,
     SisockdaqError,
 )
+from sisockdaq.router._certificate import ensure_certificate
 from sisockdaq.session import Credentials, Endpoint, Link, LinkedSession, error_of
 from sisockdaq.testing import Caller, Network, wait_until
 

@@ -12,11 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
-import sisockdaq.site
-from sisockdaq._yaml import YamlError, read_value, read_yaml
 from sisockdaq.detector.layout import gap_mask
 from sisockdaq.errors import ConfigurationError
-from sisockdaq.site import Site, installed_types, load_site, node_class
+from sisockdaq.site import Site, _site, installed_types, load_site, node_class
+from sisockdaq.site._yaml import YamlError, read_value, read_yaml
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -132,12 +131,12 @@ class Gauge:
 
 @pytest.fixture
 def gauge(monkeypatch: pytest.MonkeyPatch) -> None:
-    known = sisockdaq.site.node_class
+    known = _site.node_class
 
-    def find(kind: str, group: str = sisockdaq.site.NODES) -> type[Any]:
+    def find(kind: str, group: str = _site.NODES) -> type[Any]:
         return Gauge if kind == "gauge" else known(kind, group)
 
-    monkeypatch.setattr(sisockdaq.site, "node_class", find)
+    monkeypatch.setattr(_site, "node_class", find)
 
 
 @pytest.mark.usefixtures("gauge")

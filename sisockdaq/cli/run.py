@@ -49,8 +49,8 @@ def run_part(site: Site, name: str) -> None:
 
 def _run_router(site: Site) -> None:
     """Become the router: this process turns into crossbar."""
-    from sisockdaq._router_process import require_free_port, router_environment
     from sisockdaq.router import router_command, write_router_config
+    from sisockdaq.router._process import require_free_port, router_environment
 
     require_free_port(site.router.host, site.router.port, "the router")
     command = router_command(write_router_config(site, site.state))

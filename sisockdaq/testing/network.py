@@ -20,7 +20,7 @@ from typing import Any
 from autobahn.wamp.types import CallOptions, ComponentConfig, PublishOptions
 from twisted.internet.defer import maybeDeferred
 
-from sisockdaq._reactor import in_reactor
+from sisockdaq._wamp.reactor import in_reactor
 from sisockdaq.base import DataNodeServer
 from sisockdaq.errors import SisockdaqError
 from sisockdaq.hub import HubHost

@@ -23,15 +23,15 @@ import numpy as np
 import numpy.typing as npt
 from twisted.logger import Logger
 
-from sisockdaq._dataset import axis_values
-from sisockdaq._following import Follower, Gap, Step
+from sisockdaq.client._dataset import axis_values
+from sisockdaq.client._following import Follower, Gap, Step
 from sisockdaq.errors import DeadlineExceeded, ReplyInvalid, SisockdaqError
 from sisockdaq.schema import Field, Samples
 from sisockdaq.wire import FeedEvent
 
 if TYPE_CHECKING:
-    from sisockdaq._asking import Asker, Source
-    from sisockdaq._network import Network
+    from sisockdaq.client._asking import Asker, Source
+    from sisockdaq.client._network import Network
 
 __all__ = ["QUEUE", "Sample", "Watch", "WatchPolicy"]
 

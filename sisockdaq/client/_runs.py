@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
-from sisockdaq._patience import patience
+from sisockdaq.client._patience import patience
 from sisockdaq.errors import (
     ConfigurationError,
     ConnectionFailed,
@@ -25,8 +25,8 @@ from sisockdaq.errors import (
 )
 
 if TYPE_CHECKING:
-    from sisockdaq._asking import Catalog
-    from sisockdaq._network import Network
+    from sisockdaq.client._asking import Catalog
+    from sisockdaq.client._network import Network
     from sisockdaq.frames.ledger import Ledger
 
 __all__ = ["Run", "find_ledger", "find_writer", "list_acquisitions", "start_run"]
@@ -118,7 +118,7 @@ class Run:
         StorageError
             When the acquisition failed, with the reason.
         """
-        from sisockdaq._progress import progress_bar
+        from sisockdaq.client._progress import progress_bar
 
         shown = sys.stderr.isatty() if progress is None else progress
         begun = moved = time.monotonic()

@@ -14,7 +14,7 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
-from sisockdaq._link import the_reactor
+from sisockdaq._wamp.link import the_reactor
 from sisockdaq.errors import DeadlineExceeded
 
 __all__ = ["Workers"]

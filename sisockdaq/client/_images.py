@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sisockdaq._dataset import Image
-from sisockdaq._runs import list_acquisitions
+from sisockdaq.client._dataset import Image
+from sisockdaq.client._runs import list_acquisitions
 from sisockdaq.errors import FieldUnknown, FileUnreadable, NodeNotFound, ReplyInvalid, SisockdaqError
 
 if TYPE_CHECKING:
-    from sisockdaq._asking import Asker, Catalog, Source
-    from sisockdaq._network import Network
+    from sisockdaq.client._asking import Asker, Catalog, Source
+    from sisockdaq.client._network import Network
 
 __all__ = ["archived_image", "live_image"]
 

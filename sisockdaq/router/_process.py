@@ -159,7 +159,7 @@ def template_folder() -> Path:
     ConfigurationError
         When neither is there.
     """
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     for folder in (package / "router_template", package.parent / "crossbar"):
         if (folder / "router.json").is_file():
             return folder

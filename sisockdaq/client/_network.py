@@ -19,8 +19,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.threadable import isInIOThread
 
-from sisockdaq._link import Credentials, Endpoint, Link, LinkedSession, call_within, error_of, the_reactor
-from sisockdaq._reactor import ensure_reactor
+from sisockdaq._wamp.link import Credentials, Endpoint, Link, LinkedSession, call_within, error_of, the_reactor
+from sisockdaq._wamp.reactor import ensure_reactor
 from sisockdaq.errors import ConnectionFailed, DeadlineExceeded, NodeNotFound, ReplyInvalid
 from sisockdaq.schema import FieldList, Reply
 from sisockdaq.wire import Assembler

@@ -15,7 +15,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
 
-from sisockdaq._link import the_reactor
+from sisockdaq._wamp.link import the_reactor
 from sisockdaq.errors import DeadlineExceeded
 
 __all__ = ["ensure_reactor", "in_reactor"]

@@ -13,7 +13,7 @@ from twisted.internet.defer import inlineCallbacks
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from sisockdaq._link import FIRST_DELAY, LONGEST_DELAY, the_reactor
+from sisockdaq._wamp.link import FIRST_DELAY, LONGEST_DELAY, the_reactor
 
 __all__ = ["RunnerLink"]
 

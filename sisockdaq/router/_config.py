@@ -1,12 +1,4 @@
-"""The site's WAMP router: its configuration, made from the site, and its process.
-
-The router is crossbar, run as a process of its own. `write_router_config` fills the template in ``crossbar/`` and
-promises: every way in asks for a secret (WAMP-CRA), every node has a role that lets it register its own names and no
-others, TLS on every network socket, limits and pings on every transport. `start_router` starts it, and returns once
-both transports take connections.
-
-Secrets and certificates are made at the first start and stay in the site's state directory.
-"""
+"""The router's configuration, filled in from a site, and its start."""
 
 from __future__ import annotations
 
@@ -20,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from sisockdaq._certificate import ensure_certificate
-from sisockdaq._router_process import RouterProcess, free_port, require_free_port, template_folder
 from sisockdaq.errors import ConfigurationError
+from sisockdaq.router._certificate import ensure_certificate
+from sisockdaq.router._process import RouterProcess, free_port, require_free_port, template_folder
 from sisockdaq.state import StateDirectory
 
 __all__ = [
@@ -64,15 +56,15 @@ class RouterSite(Protocol):
     """What the router needs to know of a site; `sisockdaq.site.Site` is one."""
 
     @property
-    def site(self) -> str: ...  # noqa: D102
+    def site(self) -> str: ...
     @property
-    def realm(self) -> str: ...  # noqa: D102
+    def realm(self) -> str: ...
     @property
-    def base_uri(self) -> str: ...  # noqa: D102
+    def base_uri(self) -> str: ...
     @property
-    def router(self) -> _RouterOptions: ...  # noqa: D102
+    def router(self) -> _RouterOptions: ...
     @property
-    def nodes(self) -> Mapping[str, Any]: ...  # noqa: D102
+    def nodes(self) -> Mapping[str, Any]: ...
 
 
 @dataclass(frozen=True, slots=True)

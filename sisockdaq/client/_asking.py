@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from sisockdaq._dataset import Dataset, FieldData
-from sisockdaq._network import Network
+from sisockdaq.client._dataset import Dataset, FieldData
+from sisockdaq.client._network import Network
 from sisockdaq.downsample import thin
 from sisockdaq.errors import (
     ConfigurationError,

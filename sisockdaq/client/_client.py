@@ -1,18 +1,4 @@
-"""`Client`: the whole network for scripts, notebooks and the command line.
-
-::
-
-    with Client("demo") as site:
-        data = site.get("integrator::total", start=-3600, max_points=2000)
-        data["integrator::total"].t, data["integrator::total"].values
-
-It blocks, so nothing of WAMP, Twisted or chunks shows. It promises: every call ends, with an answer or with an error of
-`sisockdaq.errors` that says why; archived and live samples come as one answer, each once; what could not be had is
-named in ``problems``; a lost connection is made again, and calls wait for that within their deadline.
-
-Reading is done as the user ``consumer``; starting and stopping acquisitions, as ``control``, on a connection of its own
-that is made when it is first needed.
-"""
+"""`Client`, and the sites of this machine that it can reach."""
 
 from __future__ import annotations
 
@@ -22,13 +8,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from sisockdaq._asking import Asker, Catalog, Source
-from sisockdaq._dataset import Dataset, FieldData, FieldRow, Image, NodeRow, Table
-from sisockdaq._images import archived_image, live_image
-from sisockdaq._link import Credentials, Endpoint
-from sisockdaq._network import Network
-from sisockdaq._runs import Run, find_ledger, find_writer, list_acquisitions, start_run
-from sisockdaq._watch import Sample, Watch, WatchPolicy
+from sisockdaq._wamp.link import Credentials, Endpoint
+from sisockdaq.client._asking import Asker, Catalog, Source
+from sisockdaq.client._dataset import Dataset, FieldData, FieldRow, Image, NodeRow, Table
+from sisockdaq.client._images import archived_image, live_image
+from sisockdaq.client._network import Network
+from sisockdaq.client._runs import Run, find_ledger, find_writer, list_acquisitions, start_run
+from sisockdaq.client._watch import Sample, Watch, WatchPolicy
 from sisockdaq.errors import ConfigurationError, DeadlineExceeded, FieldUnknown, NodeNotFound, SisockdaqError
 from sisockdaq.schema import FieldList
 from sisockdaq.state import StateDirectory, default_state_root, find_state
@@ -188,7 +174,7 @@ class Client:
         DeadlineExceeded
             With the number there is, or why there is none.
         """
-        from sisockdaq._patience import patience
+        from sisockdaq.client._patience import patience
 
         reason = ""
         for _ in patience(deadline):

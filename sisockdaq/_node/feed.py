@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sisockdaq._link import the_reactor
+from sisockdaq._wamp.link import the_reactor
 from sisockdaq.series import Timeline
 from sisockdaq.wire import encode_event
 

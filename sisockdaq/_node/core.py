@@ -24,10 +24,10 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from sisockdaq._feed import Feeds
-from sisockdaq._link import Credentials, call_within, the_reactor
-from sisockdaq._runner import RunnerLink
-from sisockdaq._workers import Workers
+from sisockdaq._node.feed import Feeds
+from sisockdaq._node.runner import RunnerLink
+from sisockdaq._node.workers import Workers
+from sisockdaq._wamp.link import Credentials, call_within, the_reactor
 from sisockdaq.downsample import thin
 from sisockdaq.errors import ConfigurationError, SisockdaqError
 from sisockdaq.flow import buffered

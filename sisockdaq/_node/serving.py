@@ -19,7 +19,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from sisockdaq import flow, wire
-from sisockdaq._link import the_reactor
+from sisockdaq._wamp.link import the_reactor
 from sisockdaq.errors import DeadlineExceeded, ReplyInvalid, SisockdaqError
 from sisockdaq.schema import FieldList, Reply, plain_values
 

@@ -1,0 +1,1 @@
+"""What stands behind `sisockdaq.session`: connections to the router, and the reactor they live in."""
