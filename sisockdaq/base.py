@@ -152,7 +152,7 @@ class DataNodeServer(LinkedSession):
 
         The default is that of the declared series, or what an overridden `get_fields` says.
         """
-        if overridden(self, "get_fields"):
+        if overridden(self, "get_fields", DataNodeServer.get_fields):
             answer = self._core().deferred(self.get_fields, start, end)
             return answer.addCallback(lambda plain: FieldList.parse(plain, source=str(self.name)))
         return self._listing(start, end)
@@ -170,7 +170,7 @@ class DataNodeServer(LinkedSession):
         The default reads the declared series in a thread, or takes what an overridden `get_data` says.
         """
         first, last = schema.resolve_interval(start, end, time.time(), allow_empty=True)
-        if overridden(self, "get_data"):
+        if overridden(self, "get_data", DataNodeServer.get_data):
             return self._core().samples_of_plain(fields, first, last, max_points, min_stride)
         return self.in_thread(self.store.get, fields, first, last, max_points=max_points, min_stride=min_stride)
 

@@ -60,11 +60,9 @@ def twin(node: Any, method: str) -> Callable[..., Any] | None:
     return next((getattr(node, name) for name in _TWINS[method] if hasattr(node, name)), None)
 
 
-def overridden(node: Any, method: str) -> bool:
-    """Whether the author answers this question himself, directly or by a blocking twin."""
-    from sisockdaq.base import DataNodeServer
-
-    return twin(node, method) is not None or getattr(type(node), method) is not getattr(DataNodeServer, method)
+def overridden(node: Any, method: str, default: Callable[..., Any]) -> bool:
+    """Whether the author answers this question instead of `default`, directly or by a blocking twin."""
+    return twin(node, method) is not None or getattr(type(node), method) is not default
 
 
 def procedures(node: Any) -> list[tuple[str, Callable[..., Any], RegisterOptions | None]]:
