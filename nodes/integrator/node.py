@@ -51,7 +51,11 @@ class Integrator(DataNodeServer):
     class Options(DataNodeServer.Options):
         """What is integrated, and how."""
 
-        frames: str | None = Field(None, description="Node whose images are integrated. Default: the only one.")
+        frames: str | None = Field(
+            None,
+            description="Node whose images are integrated, or the address of a Stream V2 sender as "
+            "stream2://host:port. Default: the only node with images.",
+        )
         policy: str = Field(
             "lossless", description="Which frames are taken: lossless (every one), latest, or every: n."
         )
@@ -152,6 +156,8 @@ class Integrator(DataNodeServer):
         )
 
     def _address(self, source: str) -> str:
+        if "://" in source:
+            return source
         if self.state is None:
             raise ConfigurationError(f"{self.name} needs a site's state directory", remedy="start it as part of a site")
         return f"ring://{self.state.frames_socket(source)}"

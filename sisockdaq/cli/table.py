@@ -244,7 +244,8 @@ def _table(
     table.add_column("detail", no_wrap=True, overflow="ellipsis", ratio=1)  # it alone gives way in a narrow terminal
     for part in statuses:
         table.add_row(f"  {part.name}", *([part.kind] if wide else []), *row(site, part, latest))
-    below = [Text(f"  {'look' if number == 0 else '    '}    {text}") for number, text in enumerate(commands)]
+    places = [site.url.replace("wss://", "https://").removesuffix("ws"), *commands]
+    below = [Text(f"  {'look' if number == 0 else '    '}    {text}") for number, text in enumerate(places)]
     return Group(table, Text(""), *below, Text("  stop    Ctrl-C"))
 
 

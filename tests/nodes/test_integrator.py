@@ -100,6 +100,34 @@ def test_curves_are_served_live_and_handed_to_the_writer(network: Network, site:
     assert node.node.status()["frames_integrated"] == 3
 
 
+def test_images_of_a_stream_v2_sender_are_integrated(network: Network, site: Site, tmp_path: Path) -> None:
+    network.state.make()
+    address = f"stream2://{network.state.sockets / 'sender.ipc'}"
+    description = Description("detector", "image", SHAPE, "uint16", fill_value=65535)
+    sender = make_producer(address, description, slots=8)
+    try:
+        network.start(Integrator, site=site, **site.nodes["integrator"].options, frames=address)
+        writer = make_consumer(f"ring://{network.state.frames_socket('integrator')}", name="writer")
+        attached: Any = writer.next(10)
+        assert isinstance(attached, Attached)
+        total = slice(*attached.description.meta["layout"]["total"])
+        picture = np.random.default_rng(0).poisson(4, SHAPE).astype(np.uint16)
+        sender.start(Start("run_0001", 2))
+        for index in range(2):
+            send(sender, index, picture + index)
+        sender.end(End("run_0001", "complete", {"frames_expected": 2, "frames_complete": 2}))
+        assert isinstance(writer.next(20), Start)
+        usable = ~np.load(tmp_path / "mask.npy")
+        for index in range(2):
+            result: Any = writer.next(20)
+            assert result.header.index == index
+            assert result.pixels[total][0] == (picture + index)[usable].sum()
+            result.release()
+    finally:
+        network.stop_nodes()
+        sender.close()
+
+
 def test_the_source_hears_how_many_were_integrated(network: Network, site: Site, images: Any) -> None:
     network.start(Integrator, site=site)
     wait_until(lambda: "integrator" in images.status()["consumers"], 20, "the integrator to attach")
