@@ -62,11 +62,11 @@ class Archive:
             return sum(self._read_if_changed(path, known.get(name)) for name, path in found.items())
 
     def refresh(self, paths: Sequence[Path] = ()) -> int:
-        """Read those files, if they are ours, and all that grow; return how many were read."""
+        """Read those files, if they are ours, and all that grow or may grow again; return how many were read."""
         with self._lock:
             known = self.index.stamps()
             wanted = {os.fspath(path): path for path in paths if acquisition_of(path.name) is not None}
-            wanted |= {name: Path(name) for name, (_, state) in known.items() if state == "growing"}
+            wanted |= {name: Path(name) for name, (_, state) in known.items() if state in ("growing", "left")}
             gone = [name for name, path in wanted.items() if not path.exists()]
             self.index.forget(gone)
             return sum(
@@ -92,8 +92,10 @@ class Archive:
         return True
 
     def _read_data_file(self, path: Path, seen: Stamp) -> None:
+        # Asked first: only what is read once nobody has the file open any more is all that it will ever hold.
+        state = file_state(path, finished=False)
         summary = read_data_file(path, DataFileReader.summary)
-        self.index.put_data_file(summary, file_state(path, finished=summary.finished), seen)
+        self.index.put_data_file(summary, "finished" if summary.finished else state, seen)
 
     # What there is.
 

@@ -15,7 +15,7 @@ from sisockdaq.nexus.archive import Archive
 from sisockdaq.nexus.fileset import AcquisitionFiles
 from sisockdaq.nexus.index import Index
 from sisockdaq.nexus.nxmx import MasterContent
-from sisockdaq.nexus.reader import DataFileReader
+from sisockdaq.nexus.reader import DataFileReader, DataFileSummary
 from tests.nexus import data
 
 T = data.frame_time
@@ -200,6 +200,28 @@ def test_a_commit_between_opening_and_reading_does_not_make_a_file_broken(
     assert archive.status()["problems"] == {}
     assert len(archive.get(["integrator::total"], T(0), T(1000)).samples["integrator::total"]) == 5
     assert stumbles == {"summary": 0, "series": 0}
+
+
+def test_a_file_that_is_finished_while_it_is_read_is_read_again(
+    tmp_path: Path, index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = begin(tmp_path, "a")
+    write(files, 0, 3)
+    files.commit(now=0.0)
+    archive = Archive(tmp_path, index)
+    real = DataFileReader.summary
+
+    def finish_after(reader: DataFileReader) -> DataFileSummary:
+        summary = real(reader)
+        if not files.closed:
+            write(files, 3, 8)
+            files.finish()
+        return summary
+
+    monkeypatch.setattr(DataFileReader, "summary", finish_after)
+    archive.scan()
+    assert archive.refresh() == 1
+    assert len(archive.get(["receiver::sum"], T(0), T(1000)).samples["receiver::sum"]) == 8
 
 
 def test_a_listing_of_many_files_opens_few(tmp_path: Path, index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
