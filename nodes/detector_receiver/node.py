@@ -91,6 +91,12 @@ class DetectorReceiver(DataNodeServer):
         ring_slots: int | None = Field(
             None, ge=4, le=65536, description="Frames in shared memory. Default: from the memory there is, 8 to 256."
         )
+        hang_after: float = Field(
+            10.0,
+            gt=0,
+            description="How long a consumer that holds frames may make no progress before a full ring throws it out "
+            "[s].",
+        )
         frame_timeout: float = Field(
             0.5,
             gt=0,
@@ -240,7 +246,9 @@ class DetectorReceiver(DataNodeServer):
         self.state.make()
         fewest = max(_FEWEST_SLOTS, self.options.overtaken_by + _SPARE_SLOTS)
         slots = self.options.ring_slots or _default_slots(self.detector, fewest)
-        self._producer = make_producer(self.frames_address, self._describe(), slots=slots)
+        self._producer = make_producer(
+            self.frames_address, self._describe(), slots=slots, hang_after=self.options.hang_after
+        )
 
     def _open_outputs(self) -> None:
         stream2, record = self.options.stream2, self.options.record
