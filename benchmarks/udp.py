@@ -1,14 +1,16 @@
 """CPU time a packet: our receiver against `recv_into` and a copy in Python, and against a bare loop that discards.
 
-JUNGFRAU packets of 8240 bytes wait in the sockets' buffers before the clock starts, so that only receiving is
-measured: CPU time of the receiving thread, publishing of frames included. The rival does the least that makes a
-receiver: it checks size, version and packet number, copies the pixels to their place and counts a frame's packets;
-it has no sums, no packet masks and nothing against duplicates. The floor is `recvmmsg` into one small buffer. Once
-with packets sent one by one, once in trains (UDP_SEGMENT), which our receiver takes whole.
+The detector is the demonstration's: JUNGFRAU, 1 Mpix, two modules on a port each. Packets of 8240 bytes wait in the
+sockets' buffers before the clock starts, so that only receiving is measured: CPU time of the receiving thread,
+publishing of frames included. The rival does the least that makes a receiver: it checks size, version and packet
+number, copies the pixels to their place and counts a frame's packets; it knows how many packets wait where, and has no
+sums, no packet masks and nothing against duplicates. The floor is `recvmmsg` into one small buffer. Once with packets
+sent one by one, once in trains (UDP_SEGMENT), which our receiver takes whole.
 """
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import statistics
 import struct
@@ -30,7 +32,9 @@ from sisockdaq.frames.messages import FrameHeader
 
 _BUFFER = 64 * 2**20
 _FRAMES = 12
-"""Frames that wait in the buffer: 1536 packets, 12.7 MB, well below what one socket may hold."""
+"""Frames that wait in the buffers: 1536 packets, 12.7 MB a socket, well below what one may hold."""
+
+_MODULES = 2
 
 
 class _Slots:
@@ -59,9 +63,9 @@ class _Slots:
         pass
 
 
-def _ours(options: DetectorOptions, one: socket.socket, send: Callable[[], None]) -> float:
+def _ours(options: DetectorOptions, sockets: list[socket.socket], send: Callable[[], None]) -> float:
     ring: Any = _Slots(options, 8)
-    receiver = Receiver(options, [one], ring)
+    receiver = Receiver(options, sockets, ring)
     send()
     receiver.start()
     if not ring.done.wait(20):
@@ -71,26 +75,31 @@ def _ours(options: DetectorOptions, one: socket.socket, send: Callable[[], None]
     return seconds
 
 
-def _python(options: DetectorOptions, one: socket.socket, send: Callable[[], None]) -> float:
-    pixels = np.ones((8, options.packets_per_frame, options.payload_bytes), np.uint8)
+def _python(options: DetectorOptions, sockets: list[socket.socket], send: Callable[[], None]) -> float:
+    pixels = np.ones((8, len(sockets), options.packets_per_stream, options.payload_bytes), np.uint8)
     buffer: Any = np.zeros(options.datagram_bytes, np.uint8)
     view, payload = memoryview(buffer.data), buffer[HEADER_BYTES:]
-    expected, packets = options.datagram_bytes, options.packets_per_frame
+    expected, packets, whole = options.datagram_bytes, options.packets_per_stream, options.packets_per_frame
     unpack = struct.Struct("<QII31xB").unpack_from
     received = [0] * _FRAMES
     send()
-    left = _FRAMES
+    complete = 0
     begin = time.thread_time()
-    while left:
-        size = one.recv_into(view)
-        frame, _, packet, version = unpack(buffer)
-        if size != expected or version != 2 or packet >= packets:
-            continue
-        pixels[frame % 8, packet] = payload
-        received[frame] += 1
-        if received[frame] == packets:
-            left -= 1
-    return time.thread_time() - begin
+    for _ in range(_FRAMES):
+        for stream, one in enumerate(sockets):
+            for _ in range(packets):
+                size = one.recv_into(view)
+                frame, _, packet, version = unpack(buffer)
+                if size != expected or version != 2 or packet >= packets:
+                    continue
+                pixels[frame % 8, stream, packet] = payload
+                received[frame] += 1
+                if received[frame] == whole:
+                    complete += 1
+    seconds = time.thread_time() - begin
+    if complete != _FRAMES:
+        raise RuntimeError(f"only {complete} of {_FRAMES} frames are complete")
+    return seconds
 
 
 @njit(nogil=True, cache=True)
@@ -103,25 +112,32 @@ def _discard(descriptor: int, messages: int, left: int) -> int:
     return 0
 
 
-def _floor(options: DetectorOptions, one: socket.socket, send: Callable[[], None]) -> float:
+def _floor(options: DetectorOptions, sockets: list[socket.socket], send: Callable[[], None]) -> float:
     buffer = np.zeros(options.datagram_bytes, np.uint8)
     part = np.array([buffer.ctypes.data, len(buffer)], np.int64)
     messages = np.zeros((32, 8), np.int64)
     messages[:, 2], messages[:, 3] = part.ctypes.data, 1
-    _discard(one.fileno(), messages.ctypes.data, 0)
+    _discard(sockets[0].fileno(), messages.ctypes.data, 0)
     send()
     begin = time.thread_time()
-    if _discard(one.fileno(), messages.ctypes.data, _FRAMES * options.packets_per_frame):
+    left = [_discard(one.fileno(), messages.ctypes.data, _FRAMES * options.packets_per_stream) for one in sockets]
+    seconds = time.thread_time() - begin
+    if any(left):
         raise RuntimeError("packets were lost before they were read")
-    return time.thread_time() - begin
+    return seconds
 
 
 def _once(measure: Callable[..., float], options: DetectorOptions, simulation: Simulation, trains: bool) -> float:
     """Return seconds a packet."""
-    (one,) = open_sockets([("127.0.0.1", 0)], _BUFFER)
-    if granted_buffer(one) < 20 * 2**20:
-        raise RuntimeError(f"a receive buffer of 20 MiB is needed, {granted_buffer(one)} bytes were granted")
-    with one, PacketSender([one.getsockname()], options.datagram_bytes) as sender:
+    sockets = open_sockets([("127.0.0.1", 0)] * options.streams, _BUFFER)
+    granted = min(map(granted_buffer, sockets))
+    if granted < 20 * 2**20:
+        raise RuntimeError(f"a receive buffer of 20 MiB is needed, {granted} bytes were granted")
+    with contextlib.ExitStack() as stack:
+        for one in sockets:
+            stack.enter_context(one)
+        targets = [one.getsockname() for one in sockets]
+        sender = stack.enter_context(PacketSender(targets, options.datagram_bytes))
 
         def send() -> None:
             for number in range(_FRAMES):
@@ -129,15 +145,16 @@ def _once(measure: Callable[..., float], options: DetectorOptions, simulation: S
                 if trains:
                     sender.send_frame(streams)
                 else:
-                    for packet in streams[0]:
-                        sender.send_one(0, packet)
+                    for stream, packets in enumerate(streams):
+                        for packet in packets:
+                            sender.send_one(stream, packet)
 
-        return measure(options, one, send) / (_FRAMES * options.packets_per_frame)
+        return measure(options, sockets, send) / (_FRAMES * options.packets_per_frame)
 
 
 def run(quick: bool = False) -> list[dict[str, Any]]:
     """Return the rows; ``value`` in µs of CPU time a packet."""
-    options = DetectorOptions.checked(model="jungfrau")
+    options = DetectorOptions.checked(model="jungfrau", modules=_MODULES)
     simulation = Simulation(options)
     rows = []
     for trains in (False, True):
