@@ -37,6 +37,9 @@ from sisockdaq.nexus.packing import Packer
 
 SHAPE = (1024, 1024)
 BINS = 1000
+IMAGES_PER_FILE = 1000
+"""As the writer does where the site does not say otherwise; making a file is part of the time."""
+
 COMMIT_EVERY = 300
 """Frames between commits: one second at the rate the writer is to sustain."""
 
@@ -48,7 +51,7 @@ Row = dict[str, Any]
 
 def run(quick: bool = False) -> list[Row]:
     """Return the rows of the table."""
-    frames, rounds = (200, 3) if quick else (600, 5)
+    frames, rounds = (200, 3) if quick else (IMAGES_PER_FILE, 7)
     kinds = {"raw": [_raw(seed) for seed in range(8)], "sparse": [_sparse(seed) for seed in range(8)]}
     rows = []
     with tempfile.TemporaryDirectory() as folder:
