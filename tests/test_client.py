@@ -183,6 +183,16 @@ def test_a_span_from_file_to_live_has_every_sample_once(network, client, camera)
     assert found.units == "counts"
 
 
+def test_an_archive_that_got_a_field_a_moment_ago_is_asked_too(network, client, camera, monkeypatch):
+    monkeypatch.setattr("sisockdaq.client._asking.LACKING_AGE", 0.0)
+    archive = network.start(Archive).node
+    archive.get_schema = lambda start, end: FieldList()
+    camera.node.total.append_block(T0 + np.arange(40, 100) * 0.1, np.arange(40, 100))
+    assert len(client.get("camera::total", start=T0 - 1, end=T0 + 100)["camera::total"]) == 60
+    del archive.get_schema
+    assert len(client.get("camera::total", start=T0 - 1, end=T0 + 100)["camera::total"]) == 100
+
+
 def test_an_archive_answers_for_a_node_that_is_gone(network, client):
     network.start(Archive)
     assert len(client.get("camera::total", start=1)["camera::total"]) == 60

@@ -38,6 +38,10 @@ __all__ = ["Asker", "Catalog", "Source", "did_you_mean"]
 LISTING_AGE = 20.0
 """A listing is asked for again after this time [s], and at once when a name is not in it or a node comes or goes."""
 
+LACKING_AGE = 1.0
+"""A listing without a field is asked for again after this time [s] when the field's live node lacks a part of the span:
+an archive may have got it since."""
+
 ARCHIVE_DEADLINE = 3.0
 """Time that nodes which were not asked by name get to say whether they are archives [s]."""
 
@@ -174,6 +178,18 @@ class Catalog:
             remedy=f"`sisockdaq fields {node}` lists the {len(names)} that it has",
         )
 
+    def look_again(self, names: Sequence[str]) -> None:
+        """Ask the nodes that had none of these fields a while ago whether they have now."""
+        listed = {str(entry["name"]) for entry in self.nodes()} - {split_name(name)[0] for name in names}
+        now = time.monotonic()
+        with self._lock:
+            lacking = [
+                node
+                for node, known in self._known.items()
+                if node in listed and now - known.asked > LACKING_AGE and not known.fields.fields.keys() >= set(names)
+            ]
+        self.listings(lacking, deadline=ARCHIVE_DEADLINE, fresh=True)
+
     def _holders(self, name: str, listed: set[str], node: str) -> list[Source]:
         found = []
         with self._lock:
@@ -204,13 +220,18 @@ class Asker:
         self, names: Sequence[str], start: float, end: float, max_points: int | None, min_stride: float | None
     ) -> Dataset:
         """Return the samples of full names in ``[start, end)``; see `Client.get`."""
-        resolve_interval(start, end, time.time())
+        begin, _ = resolve_interval(start, end, time.time())
         if not names:
             raise FieldUnknown("no field was named", remedy=f'name at least one, as "node{SEPARATOR}field"')
         if max_points is not None and max_points < 1:
             raise ConfigurationError(f"max_points is {max_points}; it must be at least 1")
         plan = {name: self._catalog.sources(name) for name in dict.fromkeys(names)}
         replies, errors = self._ask(plan, start, end, max_points, min_stride)
+        if short := [name for name, sources in plan.items() if not _reaches_back(sources[-1], replies, begin)]:
+            self._catalog.look_again(short)
+            known, plan = plan, {name: self._catalog.sources(name) for name in plan}
+            if plan != known:
+                replies, errors = self._ask(plan, start, end, max_points, min_stride)
         problems = [problem for reply in replies.values() for problem in reply.problems]
         problems += [f"{node}: {error.message}" for node, error in errors.items()]
         data = {
@@ -347,6 +368,13 @@ class Asker:
                 raise ReplyInvalid(f"{node} has more data of {name} than it will send")
             done.samples[name] = merge(parts)[0]
         return done
+
+
+def _reaches_back(source: Source, replies: dict[str, Reply], begin: float) -> bool:
+    """Whether a source has everything since a time."""
+    reply = replies.get(source.node)
+    samples = reply.samples.get(source.field) if reply is not None else None
+    return samples is not None and samples.covers_from is not None and samples.covers_from <= begin
 
 
 def did_you_mean(wrong: str, names: Iterable[str]) -> str:
