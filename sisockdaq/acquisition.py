@@ -280,6 +280,11 @@ class AcquisitionMachine:
         return self._phase is _Phase.ARMED
 
     @property
+    def failure(self) -> str:
+        """Why the acquisition under way has failed; empty while it has not."""
+        return self._failure
+
+    @property
     def taking_frames(self) -> bool:
         """Whether frames of the current acquisition are to be written."""
         return self._phase in (_Phase.ARMED, _Phase.RUNNING)

@@ -297,8 +297,9 @@ class Link:
         if self._refused is not None:
             self.failure = login_error(*self._refused, self.session, endpoint)
         else:
-            what = "was lost" if self._joined else "closed before the login was complete"
-            self.failure = ConnectionFailed(f"the connection to the router at {endpoint} {what}: {lost()}")
+            what, why = "was lost" if self._joined else "closed before the login was complete", lost()
+            remedy = "say which certificate to trust: certificate=, or SISOCKDAQ_CERTIFICATE" if "TLS" in why else ""
+            self.failure = ConnectionFailed(f"the connection to the router at {endpoint} {what}: {why}", remedy=remedy)
 
     def _session_for_connection(self) -> LinkedSession:
         if self._used:

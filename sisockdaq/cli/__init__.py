@@ -82,4 +82,7 @@ def _tell(error: SisockdaqError) -> None:
     lines = [error.message, *getattr(error, "reasons", [])]
     if len(lines) > 1 and lines[1] == lines[0]:
         lines.pop()
-    sys.stderr.write("\n  - ".join(lines) + (f"\n   → {error.remedy}" if error.remedy else "") + "\n")
+    # The real one: a node's log has taken the place of sys.stderr.
+    (sys.__stderr__ or sys.stderr).write(
+        "\n  - ".join(lines) + (f"\n   → {error.remedy}" if error.remedy else "") + "\n"
+    )

@@ -242,7 +242,14 @@ class Client:
         AcquisitionRefused
             With every reason.
         """
-        run = start_run(self._controlling(), self._network, self._writer(writer), name, frames, directory, meta)
+        chosen = self._writer(writer)
+        try:
+            run = start_run(self._controlling(), self._network, chosen, name, frames, directory, meta)
+        except NodeNotFound:
+            self._catalog.listing(chosen, fresh=True)
+            raise NodeNotFound(
+                f"{chosen} is no file writer", remedy="`sisockdaq nodes` shows the type of each"
+            ) from None
         if wait and frames is not None:
             run.wait(progress=progress)
         return run
@@ -316,7 +323,10 @@ class Client:
         if secret is not None:
             return Credentials(user, secret)
         if self._state is None:
-            raise ConfigurationError(f'the router at a URL needs the secret of user "{user}"', remedy="give secret=")
+            raise ConfigurationError(
+                f'the router at a URL needs the secret of user "{user}"',
+                remedy="give secret=, or set SISOCKDAQ_SECRET for the command line",
+            )
         known = self._state.existing_secret(user)
         if known is None:
             raise ConfigurationError(

@@ -207,8 +207,9 @@ def _unpack(archive: Path, folder: Path) -> None:
                     with (folder / Path(member.name).name).open("xb") as target:
                         shutil.copyfileobj(source, target)
     except (tarfile.TarError, EOFError, OSError) as error:
+        reason = str(error).splitlines()[0].rstrip(":") if str(error) else "it is cut short"
         raise FileUnreadable(
-            f"{archive} cannot be unpacked: {error}", remedy="it must be a whole tar archive"
+            f"{archive} cannot be unpacked: {reason}", remedy="it must be a whole tar archive"
         ) from None
 
 

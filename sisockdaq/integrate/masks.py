@@ -71,7 +71,8 @@ def _read(path: Path, dataset: str) -> npt.NDArray[Any]:
     if path.suffix.lower() in _HDF5:
         return _read_hdf5(path, dataset)
     if path.suffix.lower() == ".npy":
-        return np.asarray(np.load(path, allow_pickle=False))
+        with path.open("rb") as file:
+            return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
     import fabio
 
     with fabio.open(str(path)) as image:

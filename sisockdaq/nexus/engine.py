@@ -144,7 +144,7 @@ class WriterEngine:
         Raises
         ------
         AcquisitionRefused
-            With every obstacle at once; then nothing was begun.
+            With every obstacle at once, and then nothing was begun; or because the source did not begin.
         """
         return dict(self._call(lambda: self._start(request), timeout).result(life.ARM_DEADLINE + timeout))
 
@@ -208,7 +208,10 @@ class WriterEngine:
     def _handle(self, event: life.Event) -> None:
         self._carry_out(self.machine.handle(event, time.time()))
         if not (self.machine.armed or self._begun.done()):
-            self._begun.set_result(self._snapshot())
+            if why := self.machine.failure:
+                self._begun.set_exception(AcquisitionRefused(f"the acquisition could not begin: {why}"))
+            else:
+                self._begun.set_result(self._snapshot())
 
     def _carry_out(self, instructions: list[life.Instruction]) -> None:
         for instruction in instructions:

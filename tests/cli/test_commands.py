@@ -91,6 +91,17 @@ def test_a_mistake_is_told_without_a_traceback(tmp_path: Path, arguments: list[s
     assert "Traceback" not in done.stderr
 
 
+def test_a_node_that_cannot_start_says_why_on_stderr(tmp_path: Path) -> None:
+    new_site(tmp_path, "test")
+    done = command("run", "integrator", "--site", str(tmp_path), "--set", "detector.mask=nowhere.npy")
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        f"{tmp_path}/nowhere.npy: no such mask",
+        "   → give its path relative to the site file, or leave the mask out",
+    ]
+    assert "Traceback" not in done.stdout
+
+
 def test_a_taken_port_is_told_with_its_holder(tmp_path: Path) -> None:
     new_site(tmp_path, "test")
     with socket.create_server(("127.0.0.1", 0)) as holder:

@@ -77,7 +77,8 @@ def test_a_source_that_does_not_begin_ends_the_start(tmp_path: Path, monkeypatch
     monkeypatch.setattr("sisockdaq.acquisition.ARM_DEADLINE", 0.2)
     with running(tmp_path) as (sources, engine):
         sources.ignore_arm = True
-        assert engine.start(Request("run_0001", 5))["acquisition"] == "run_0001"
+        with pytest.raises(AcquisitionRefused, match=r"could not begin: the frame source did not begin within 0\.2 s"):
+            engine.start(Request("run_0001", 5))
         engine.close()
 
 
