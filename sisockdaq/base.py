@@ -127,31 +127,40 @@ class DataNodeServer(LinkedSession):
         """Return ``[field, timeline]``: the fields that may have data in ``[start, end)``.
 
         Override this, or its blocking twin ``_get_fields_blocking(start, end)``, which runs in a thread with absolute
-        UNIX times. The default lists the declared series; fields of type array are not in it (see `get_schema`).
+        UNIX times. The default is what `get_schema` says, without the fields of type array.
         """
         blocking = twin(self, "get_fields")
         if blocking is not None:
             return self.in_thread(blocking, sisock_to_unix_time(start), sisock_to_unix_time(end))
+        if overridden(self, "get_schema", DataNodeServer.get_schema):
+            return self._core().deferred(self.get_schema, start, end).addCallback(lambda listing: listing.to_plain())
         return self._listing(start, end).to_plain()
 
     def get_data(self, field: Sequence[str], start: float, end: float, min_stride: float | None = None) -> Any:
         """Return ``{"data": {field: values}, "timeline": {name: {"t", "finalized_until"}}}`` of ``[start, end)``.
 
         Override this, or its blocking twin ``_get_data_blocking(field, start, end, min_stride)``, which runs in a
-        thread with absolute UNIX times. The default serves the declared series.
+        thread with absolute UNIX times. The default is what `get_samples` says.
         """
         blocking = twin(self, "get_data")
         if blocking is not None:
             first, last = sisock_to_unix_time(start), sisock_to_unix_time(end)
             return self.in_thread(blocking, field, first, last, min_stride)
+        if overridden(self, "get_samples", DataNodeServer.get_samples):
+            answer = self._core().deferred(self.get_samples, list(field), start, end, None, min_stride)
+            return answer.addCallback(lambda reply: reply.to_plain())
         first, last = schema.resolve_interval(start, end, time.time(), allow_empty=True)
         return self.store.get(field, first, last, min_stride=min_stride).to_plain()
 
     def get_schema(self, start: float, end: float) -> Any:
         """Return the listing with array fields: a `FieldList` (or a Deferred of one).
 
-        The default is that of the declared series, or what an overridden `get_fields` says.
+        Override this, or its blocking twin ``_get_schema_blocking(start, end)``, which runs in a thread with absolute
+        UNIX times. The default is that of the declared series, or what an overridden `get_fields` says.
         """
+        blocking = twin(self, "get_schema")
+        if blocking is not None:
+            return self.in_thread(blocking, *schema.resolve_interval(start, end, time.time(), allow_empty=True))
         if overridden(self, "get_fields", DataNodeServer.get_fields):
             answer = self._core().deferred(self.get_fields, start, end)
             return answer.addCallback(lambda plain: FieldList.parse(plain, source=str(self.name)))
@@ -167,9 +176,14 @@ class DataNodeServer(LinkedSession):
     ) -> Any:
         """Return a `Reply` (or a Deferred of one) with typed arrays; what `Client` gets.
 
-        The default reads the declared series in a thread, or takes what an overridden `get_data` says.
+        Override this, or its blocking twin ``_get_samples_blocking(fields, start, end, max_points, min_stride)``,
+        which runs in a thread with absolute UNIX times; `sisockdaq.downsample.thin` keeps the limits. The default
+        reads the declared series in a thread, or takes what an overridden `get_data` says.
         """
         first, last = schema.resolve_interval(start, end, time.time(), allow_empty=True)
+        blocking = twin(self, "get_samples")
+        if blocking is not None:
+            return self.in_thread(blocking, list(fields), first, last, max_points, min_stride)
         if overridden(self, "get_data", DataNodeServer.get_data):
             return self._core().samples_of_plain(fields, first, last, max_points, min_stride)
         return self.in_thread(self.store.get, fields, first, last, max_points=max_points, min_stride=min_stride)

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from pydantic import Field
 
+from sisockdaq import schema
 from sisockdaq.base import DataNodeServer, control
+from sisockdaq.downsample import thin
 from sisockdaq.errors import (
     AcquisitionRefused,
     ConfigurationError,
@@ -20,7 +22,7 @@ from sisockdaq.errors import (
     ReplyInvalid,
     SisockdaqError,
 )
-from sisockdaq.schema import Reply, Samples
+from sisockdaq.schema import FieldList, Reply, Samples, Timeline
 from sisockdaq.testing import Network, wait_until
 from sisockdaq.wire import Assembler, FeedEvent
 
@@ -271,6 +273,40 @@ def test_blocking_twins_run_in_threads_under_a_deadline(network: Network) -> Non
         network.call("consumer.blocking.get_data", ["slow"], -60, 0)
     assert network.call("consumer.blocking.get_fields", 1, 0) == [{}, {}]  # not blocked meanwhile
     node.release.set()
+
+
+class Recorded(DataNodeServer):
+    """Numbers and images from somewhere; answers only the questions with typed arrays."""
+
+    def _get_schema_blocking(self, start: float, end: float) -> FieldList:
+        fields = {
+            "height": schema.Field(timeline="t", type="number", units="m"),
+            "image": schema.Field(timeline="t", type="array", shape=(2, 2), dtype="<f8"),
+        }
+        return FieldList(fields, {"t": Timeline(interval=1.0, fields=tuple(fields))})
+
+    def _get_samples_blocking(
+        self, fields: list[str], start: float, end: float, max_points: int | None, min_stride: float | None
+    ) -> Reply:
+        t = np.arange(np.ceil(start), end)
+        known = {"height": Samples(t, 2 * t, "t")} if "height" in fields else {}
+        reply = Reply({name: thin(samples, max_points, min_stride) for name, samples in known.items()})
+        reply.unknown.extend(name for name in fields if name not in known)
+        return reply
+
+
+def test_the_plain_answers_follow_from_those_with_typed_arrays(network: Network) -> None:
+    network.start(Recorded, name="recorded")
+    caller = network.caller()
+    fields, timelines = caller.call(network.uri("consumer.recorded.get_fields"), 1, 0)
+    assert set(fields) == {"height"}
+    assert timelines == {"t": {"interval": 1.0, "field": ["height"]}}
+    reply = caller.call(network.uri("consumer.recorded.get_data"), ["height", "width"], 100, 104, 2)
+    assert reply["timeline"]["t"]["t"] == [101, 103] or reply["timeline"]["t"]["t"] == [100, 102]
+    assert reply["data"]["height"] == [2 * t for t in reply["timeline"]["t"]["t"]]
+    assert reply["data"]["width"] == []
+    samples = network.client.get("recorded::height", start=100, end=103)["recorded::height"]
+    assert samples.values.tolist() == [200, 202, 204]
 
 
 def test_a_node_that_is_known_by_another_secret_says_so(network: Network) -> None:

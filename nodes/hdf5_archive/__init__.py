@@ -74,14 +74,6 @@ class Hdf5Archive(DataNodeServer):
         yield self.register(self.acquisitions, prefix + "acquisitions")
         yield self.register(self.get_image, prefix + "get_image", options=RegisterOptions(details_arg="details"))
 
-    def get_fields(self, start: float, end: float) -> Any:
-        """Return the plain listing: numbers, not arrays."""
-        return self.get_schema(start, end).addCallback(lambda listing: listing.to_plain())
-
-    def get_data(self, field: Sequence[str], start: float, end: float, min_stride: float | None = None) -> Any:
-        """Return plain samples."""
-        return self.get_samples(field, start, end, None, min_stride).addCallback(lambda reply: reply.to_plain())
-
     def get_schema(self, start: float, end: float) -> Any:
         """Return the listing of everything recorded in ``[start, end)``, and of this node's own status."""
         first, last = schema.resolve_interval(start, end, time.time(), allow_empty=True)

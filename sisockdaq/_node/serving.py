@@ -37,6 +37,8 @@ _GRACE = 5.0
 _TWINS = {
     "get_fields": ("_get_fields_blocking", "get_fields_blocking"),
     "get_data": ("_get_data_blocking", "get_data_blocking"),
+    "get_schema": ("_get_schema_blocking",),
+    "get_samples": ("_get_samples_blocking",),
 }
 
 _log = Logger("sisockdaq.serving")
