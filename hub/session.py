@@ -4,6 +4,9 @@ Who calls is taken from the router (disclosed caller), never from the arguments:
 node's user only its own name. After a start the hub tells the nodes (``B.data_node.hub_started``), which list
 themselves again; nodes of older sites do not listen, so those that still have their procedures registered are found
 through the router's registration meta API.
+
+A router that was set up for sisock discloses no caller. There (`undisclosed`) the hub asks the router instead whether
+the session that is to be listed serves the name's ``get_data``.
 """
 
 from __future__ import annotations
@@ -62,7 +65,7 @@ class HubSession(LinkedSession):
     ----------
     config : ComponentConfig
         ``extra`` holds ``base_uri`` and optionally ``memory``, the path of a file in which descriptions are kept over
-        a restart of the hub.
+        a restart of the hub, and ``undisclosed``: whether callers that the router does not disclose are listed.
     credentials : Credentials
         Of the user ``hub``.
     """
@@ -74,6 +77,7 @@ class HubSession(LinkedSession):
         self.registry = Registry()
         self.started = time.time()
         self._memory = _Memory(extra.get("memory"))
+        self._undisclosed = bool(extra.get("undisclosed"))
         self._clock = LoopingCall(self._tick)
         self._entering: Deferred[Any] | None = None
 
@@ -103,9 +107,12 @@ class HubSession(LinkedSession):
 
     # The contract.
 
-    def add(self, name: str, description: str | None, session_id: int, details: CallDetails) -> bool:
+    @inlineCallbacks
+    def add(self, name: str, description: str | None, session_id: int, details: CallDetails) -> Any:
         """List a node; False: the name is taken."""
         self._check_caller(name, session_id, details)
+        if details.caller is None:
+            yield self._check_server(name, session_id)
         accepted, instructions = self.registry.add(name, description or "", session_id, time.time())
         self._do(instructions)
         self._memory.remember(self.registry.listing())
@@ -128,6 +135,8 @@ class HubSession(LinkedSession):
     def _check_caller(self, name: Any, session_id: Any, details: CallDetails) -> None:
         if not isinstance(name, str) or not _NAME.match(name) or name in _NOT_NODES:
             raise _refusal(f"{name!r} is no name for a node")
+        if details.caller is None and self._undisclosed:
+            return
         if details.caller is None:
             raise _refusal("the router does not disclose who calls; see its role of the caller")
         if details.caller != session_id:
@@ -135,6 +144,21 @@ class HubSession(LinkedSession):
         role = details.caller_authrole or ""
         if role.startswith("node_") and role != f"node_{name}":
             raise _refusal(f"user {details.caller_authid!r} may not use the name {name!r}")
+
+    @inlineCallbacks
+    def _check_server(self, name: str, session_id: int) -> Any:
+        """Refuse a session that does not serve the name's data, as far as the router lets us know."""
+        try:
+            where = self.uri(f"consumer.{name}.get_data")
+            registration = yield call_within(self, META_DEADLINE, "wamp.registration.lookup", where)
+            callees = []
+            if registration is not None:
+                callees = yield call_within(self, META_DEADLINE, "wamp.registration.list_callees", registration)
+        except SisockdaqError as error:
+            _log.warn("{name} is listed unchecked: {error}", name=name, error=str(error))
+            return
+        if session_id not in (callees or ()):
+            raise _refusal(f"session {session_id} does not serve {where}")
 
     # Becoming the hub.
 
@@ -312,8 +336,11 @@ class _Memory:
 class HubHost:
     """The hub in this process, from `start` to `stop`; both are to be called in the reactor's thread."""
 
-    def __init__(self, endpoint: Endpoint, credentials: Credentials, memory: Path | None = None) -> None:
-        config = ComponentConfig(endpoint.realm, {"base_uri": endpoint.base_uri, "memory": memory})
+    def __init__(
+        self, endpoint: Endpoint, credentials: Credentials, memory: Path | None = None, undisclosed: bool = False
+    ) -> None:
+        extra = {"base_uri": endpoint.base_uri, "memory": memory, "undisclosed": undisclosed}
+        config = ComponentConfig(endpoint.realm, extra)
         self.session = HubSession(config, credentials)
         self.link = Link(self.session, endpoint)
 

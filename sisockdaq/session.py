@@ -45,6 +45,7 @@ __all__ = [
     "call_within",
     "error_of",
     "login_error",
+    "run_host",
     "run_node",
     "run_until_signal",
     "the_reactor",
@@ -69,6 +70,8 @@ class NodeHost:
     options : mapping or Options
     site, state : optional
         What the node finds as ``self.site`` and ``self.state``.
+    description : str, optional
+        Instead of the class's own.
 
     Raises
     ------
@@ -85,9 +88,11 @@ class NodeHost:
         options: Mapping[str, Any] | BaseModel | None = None,
         site: Site | None = None,
         state: StateDirectory | None = None,
+        description: str | None = None,
     ) -> None:
         extra = {
             "name": name,
+            "description": description,
             "options": options,
             "site": site,
             "state": state,
@@ -127,7 +132,17 @@ def run_node(
     """
     state = site.state
     endpoint = site_endpoint(site)
-    host = NodeHost(kind, name, endpoint, Credentials(name, state.secret(name)), options, site, state)
+    run_host(NodeHost(kind, name, endpoint, Credentials(name, state.secret(name)), options, site, state))
+
+
+def run_host(host: NodeHost) -> None:
+    """Run a node until SIGTERM or SIGINT; what `run_node` does, for a node without a site.
+
+    Raises
+    ------
+    SisockdaqError
+        Why it could not start or stay.
+    """
 
     @inlineCallbacks
     def start() -> Any:
@@ -156,7 +171,7 @@ def site_endpoint(site: Any) -> Endpoint:
         realm=site.realm,
         base_uri=site.base_uri,
         socket=state.router_socket,
-        certificate=state.tls / "server_cert.pem",
+        certificate=site.certificate,
     )
 
 

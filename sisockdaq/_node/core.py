@@ -55,6 +55,11 @@ KINDS_OF_ERRORS = 100
 FEED_BACKLOG = 4 << 20
 """Bytes waiting in the transport above which feed events are dropped, so that a slow router costs no memory."""
 
+_CONTRACT = ("get_fields", "get_data")
+"""Procedures without which nobody can ask a node."""
+
+_REFUSED = (ApplicationError.NOT_AUTHORIZED, ApplicationError.AUTHORIZATION_FAILED, ApplicationError.INVALID_URI)
+
 _Procedure = tuple[str, Callable[..., Any], Any]
 
 
@@ -104,6 +109,7 @@ class NodeCore:
         node.site = extra.get("site")
         node.state = extra.get("state")
         node.name = extra.get("name") or node.name
+        node.description = extra.get("description") or node.description
         if node.description is None:
             node.description = (type(node).__doc__ or "").strip().partition("\n")[0]
         node.options = _options(type(node), node.name, extra.get("options"))
@@ -198,7 +204,9 @@ class NodeCore:
         if failure.check(CancelledError, TransportLost):
             return  # The connection is gone; the next one enters anew.
         if isinstance(failure.value, ApplicationError):
-            self._log.error("cannot enter the network: {error}", error=failure.value.error_message())
+            said = failure.value.error_message()
+            self._log.error("cannot enter the network: {error}", error=said)
+            notify_status(f"cannot enter the network: {said}")
         else:
             self._log.failure("cannot enter the network", failure=failure)
 
@@ -217,8 +225,9 @@ class NodeCore:
             done: list[Any] = []
             try:
                 for name, function, options in procedures:
-                    registration = yield self.node.register(function, name, options=options)
-                    done.append(registration)
+                    registration = yield self._register_one(name, function, options)
+                    if registration is not None:
+                        done.append(registration)
             except ApplicationError as error:
                 if error.error != ApplicationError.PROCEDURE_ALREADY_EXISTS:
                     raise
@@ -228,6 +237,21 @@ class NodeCore:
                 yield self._bell.wait(RETRY_PERIOD)
             else:
                 return
+
+    @inlineCallbacks
+    def _register_one(self, name: str, function: Callable[..., Any], options: Any) -> Any:
+        """Register a procedure; None where the router refuses one that sisock's contract does not have.
+
+        A router that was set up for sisock's nodes may allow no more than what those have.
+        """
+        try:
+            registration = yield self.node.register(function, name, options=options)
+        except ApplicationError as error:
+            if error.error not in _REFUSED or name.rpartition(".")[2] in _CONTRACT:
+                raise
+            self._log.info("the router does not let this user offer {name}; going on without", name=name)
+            return None
+        return registration
 
     @inlineCallbacks
     def _stay_listed(self, asked: Deferred[None]) -> Any:

@@ -30,7 +30,7 @@ from autobahn.wamp.types import ComponentConfig
 from OpenSSL import SSL
 from twisted.internet.defer import CancelledError, Deferred, fail, inlineCallbacks, maybeDeferred
 from twisted.internet.endpoints import SSL4ClientEndpoint, TCP4ClientEndpoint, UNIXClientEndpoint
-from twisted.internet.ssl import Certificate, optionsForClientTLS, platformTrust
+from twisted.internet.ssl import Certificate, CertificateOptions, optionsForClientTLS, platformTrust
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -85,7 +85,10 @@ _PING_INTERVAL, _PING_DEADLINE = 5.0, 10.0
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """A user of the router and its secret; the secret is never shown."""
+    """A user of the router and its secret; the secret is never shown.
+
+    Without a user, the login is anonymous: for the open port that OCS agents of existing sites use.
+    """
 
     user: str
     secret: str = field(repr=False)
@@ -104,6 +107,9 @@ class Endpoint:
         The router's unix socket; used where it exists.
     certificate : Path or None
         Certificate to trust for the TLS WebSocket; None: what the system trusts.
+    any_host : bool
+        Whether the certificate may be made for another host name. It must still be the very one that is trusted, so
+        nobody else can show it. Certificates of existing sisock sites name whatever host they were made on.
     """
 
     url: str
@@ -111,6 +117,7 @@ class Endpoint:
     base_uri: str = "sisockdaq"
     socket: Path | None = None
     certificate: Path | None = None
+    any_host: bool = False
 
     @classmethod
     def of_state(cls, state: StateDirectory) -> Endpoint:
@@ -153,7 +160,8 @@ class LinkedSession(ApplicationSession):
     def onConnect(self) -> None:  # noqa: N802 - autobahn's name
         """Log in as the user of the credentials."""
         user = self.credentials.user if self.credentials else None
-        self.join(self.config.realm, ["wampcra"], user)
+        anonymous = self.credentials is not None and not self.credentials.user
+        self.join(self.config.realm, ["anonymous" if anonymous else "wampcra"], None if anonymous else user)
 
     def onChallenge(self, challenge: Any) -> str:  # noqa: N802 - autobahn's name
         """Answer the router's challenge."""
@@ -420,7 +428,11 @@ def _client_endpoint(endpoint: Endpoint, reactor: Any) -> Any:
     if parts.scheme == "ws":
         return TCP4ClientEndpoint(reactor, parts.hostname, parts.port or 80, timeout=CONNECT_DEADLINE)
     trust = _trust_root(endpoint.certificate)
-    options = optionsForClientTLS(parts.hostname, trustRoot=trust)
+    options: Any
+    if endpoint.any_host and endpoint.certificate is not None:
+        options = CertificateOptions(trustRoot=trust)
+    else:
+        options = optionsForClientTLS(parts.hostname, trustRoot=trust)
     return SSL4ClientEndpoint(reactor, parts.hostname, parts.port or 443, options, timeout=CONNECT_DEADLINE)
 
 

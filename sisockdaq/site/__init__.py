@@ -16,6 +16,7 @@ Paths: inputs (geometry, mask) are relative to the site file; outputs are relati
 
 from __future__ import annotations
 
+from sisockdaq.site._setting import read_setting
 from sisockdaq.site._site import (
     PartEntry,
     RouterOptions,
@@ -32,4 +33,5 @@ __all__ = [
     "installed_types",
     "load_site",
     "node_class",
+    "read_setting",
 ]
