@@ -146,7 +146,7 @@ def test_a_taken_port_is_named_with_its_holder() -> None:
 
 def process(tmp_path: Path, code: str) -> RouterProcess:
     return RouterProcess(
-        [sys.executable, "-c", code], tmp_path / "log", tmp_path / "r.sock", ("127.0.0.1", free_port())
+        [sys.executable, "-c", code], tmp_path / "log", tmp_path / "r.sock", [("127.0.0.1", free_port())]
     )
 
 
@@ -166,7 +166,7 @@ def test_a_router_that_does_not_come_up_is_killed(tmp_path: Path) -> None:
 
 
 def test_a_second_router_on_the_same_state_is_refused(network: Network) -> None:
-    second = RouterProcess(["true"], network.state.logs / "second.log", network.state.router_socket, ("127.0.0.1", 1))
+    second = RouterProcess(["true"], network.state.logs / "second.log", network.state.router_socket, [("127.0.0.1", 1)])
     with pytest.raises(PortTaken, match="another router listens"):
         second.start()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -21,7 +22,7 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def run(
-    name: Annotated[str, typer.Argument(help="router, hub, or the name of a node in the site file.")],
+    name: Annotated[str, typer.Argument(help="router, hub, or the name of a node or gateway in the site file.")],
     site: SiteFile = Path("site.yml"),
     settings: Set = None,
 ) -> None:
@@ -41,6 +42,10 @@ def run_part(site: Site, name: str) -> None:
         from sisockdaq.hub import run_hub
 
         run_hub(site)
+    elif name in site.gateways:
+        from sisockdaq.gateway import run_site_gateway
+
+        run_site_gateway(site.part_class(name), name, site, site.options(name))
     else:
         from sisockdaq.session import run_node
 
@@ -49,10 +54,13 @@ def run_part(site: Site, name: str) -> None:
 
 def _run_router(site: Site) -> None:
     """Become the router: this process turns into crossbar."""
-    from sisockdaq.router import router_command, write_router_config
-    from sisockdaq.router._process import require_free_port, router_environment
+    from sisockdaq.router import RouterPlan, require_free_ports, router_command, write_router_config
+    from sisockdaq.router._process import router_environment
 
-    require_free_port(site.router.host, site.router.port, "the router")
+    plan = RouterPlan.of(site)
+    require_free_ports(plan)
+    if plan.warning:
+        print(f"warning: {plan.warning}", file=sys.stderr, flush=True)
     command = router_command(write_router_config(site, site.state))
     site.state.router_socket.unlink(missing_ok=True)  # what a killed router left behind
     os.execve(command[0], command, router_environment())

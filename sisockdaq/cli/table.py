@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from sisockdaq.errors import SisockdaqError
+from sisockdaq.router import RouterPlan
 from sisockdaq.site import Site
 from sisockdaq.supervisor import PartStatus, Supervisor
 
@@ -257,7 +258,8 @@ def row(site: Site, part: PartStatus, latest: Mapping[str, Mapping[str, Any]]) -
     values = latest.get(part.name, {})
     state = "writing" if values.get("state") == "WRITING" else "up"
     if part.name == "router":
-        return state + again, "", "", site.url
+        warning = RouterPlan.of(site).warning
+        return state + again, "", "", f"{site.url}; {warning}" if warning else site.url
     if part.name == "hub":
         return state + again, "", "", f"{sum(1 for known in latest.values() if known)} nodes answer" if latest else ""
     rate, lost, detail = cells(part.kind, values, site)

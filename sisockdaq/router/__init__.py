@@ -2,19 +2,23 @@
 
 The router is crossbar, run as a process of its own. `write_router_config` fills the template in ``crossbar/`` and
 promises: every way in asks for a secret (WAMP-CRA), every node has a role that lets it register its own names and no
-others, TLS on every network socket, limits and pings on every transport. `start_router` starts it, and returns once
-both transports take connections.
+others, TLS on every network socket, limits and pings on every transport. The one exception is asked for by name: with
+``router.ocs`` the agents of OCS have a plain port without a login, which gives rights on OCS's own names only.
+`start_router` starts the router, and returns once all transports take connections.
 
-Secrets and certificates are made at the first start and stay in the site's state directory.
+Secrets and certificates are made at the first start and stay in the site's state directory, unless the site names some
+that exist.
 """
 
 from __future__ import annotations
 
 from sisockdaq.router._config import (
+    OcsAccess,
     RouterPlan,
     RouterProcess,
     RouterSite,
     free_port,
+    require_free_ports,
     router_command,
     router_config,
     start_router,
@@ -22,10 +26,12 @@ from sisockdaq.router._config import (
 )
 
 __all__ = [
+    "OcsAccess",
     "RouterPlan",
     "RouterProcess",
     "RouterSite",
     "free_port",
+    "require_free_ports",
     "router_command",
     "router_config",
     "start_router",

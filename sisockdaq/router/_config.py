@@ -8,20 +8,22 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from sisockdaq.errors import ConfigurationError
 from sisockdaq.router._certificate import ensure_certificate
+from sisockdaq.router._plan import OcsAccess, RouterPlan, RouterSite
 from sisockdaq.router._process import RouterProcess, free_port, require_free_port, template_folder
 from sisockdaq.state import StateDirectory
 
 __all__ = [
+    "OcsAccess",
     "RouterPlan",
     "RouterProcess",
     "RouterSite",
     "free_port",
+    "require_free_ports",
     "router_config",
     "start_router",
     "write_router_config",
@@ -30,102 +32,15 @@ __all__ = [
 START_DEADLINE = 60.0
 """Longest start of the router that is waited for [s]; on a loaded machine it takes up to 20 s."""
 
-_FIXED_USERS = {"hub": "hub", "consumer": "consumer", "control": "control"}
-"""Users that every site has, with their roles."""
+_OCS_RULE = "{ocs_root}"
+"""Beginning of the template's rules that are about OCS."""
+
+_NODE_RULES = ("{base}.data_node.", "{base}.consumer.")
+"""Beginnings of the rules that nodes of existing sites need."""
 
 _PAGE = """<!doctype html><meta charset="utf-8"><title>sisockdaq: {site}</title>
 <p>The router of the site <b>{site}</b> is up. Clients connect to the WebSocket at <code>{path}</code>.</p>
 """
-
-_LARGEST_MESSAGE = 16 * 2**20
-"""RawSocket announces its limit as a power of two, at most 2**24 bytes."""
-
-
-class _RouterOptions(Protocol):
-    @property
-    def host(self) -> str: ...
-    @property
-    def port(self) -> int: ...
-    @property
-    def names(self) -> list[str]: ...
-    @property
-    def max_message_size(self) -> int: ...
-
-
-class RouterSite(Protocol):
-    """What the router needs to know of a site; `sisockdaq.site.Site` is one."""
-
-    @property
-    def site(self) -> str: ...
-    @property
-    def realm(self) -> str: ...
-    @property
-    def base_uri(self) -> str: ...
-    @property
-    def router(self) -> _RouterOptions: ...
-    @property
-    def nodes(self) -> Mapping[str, Any]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class RouterPlan:
-    """Everything that a router's configuration depends on, apart from secrets and paths.
-
-    Attributes
-    ----------
-    site, realm, base_uri : str
-        Names of the site, its realm and the prefix of all its WAMP names.
-    nodes : tuple of str
-        Names of the nodes; each gets a user of that name, and a role of its own.
-    host, port
-        Where the TLS WebSocket listens.
-    certificate_names : tuple of str
-        Further host names and addresses for the certificate.
-    max_message_size : int
-        Largest message of either transport [bytes].
-    servers : tuple of str
-        Users with the role ``server``: nodes that share one user, as in existing sisock sites.
-    """
-
-    site: str
-    realm: str = "sisockdaq"
-    base_uri: str = "sisockdaq"
-    nodes: tuple[str, ...] = ()
-    host: str = "127.0.0.1"
-    port: int = 8080
-    certificate_names: tuple[str, ...] = ()
-    max_message_size: int = _LARGEST_MESSAGE
-    servers: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, site: RouterSite) -> RouterPlan:
-        """Return the plan for a site."""
-        return cls(
-            site=site.site,
-            realm=site.realm,
-            base_uri=site.base_uri,
-            nodes=tuple(site.nodes),
-            host=site.router.host,
-            port=site.router.port,
-            certificate_names=tuple(site.router.names),
-            max_message_size=site.router.max_message_size,
-        )
-
-    @property
-    def url(self) -> str:
-        """Address of the TLS WebSocket as reached from this machine."""
-        return f"wss://{self.local_host}:{self.port}/ws"
-
-    @property
-    def local_host(self) -> str:
-        """Address for connections from this machine."""
-        return "127.0.0.1" if self.host in ("0.0.0.0", "::", "") else self.host
-
-    def users(self) -> dict[str, str]:
-        """Return every user with its role."""
-        users = {node: f"node_{node}" for node in self.nodes}
-        users.update(dict.fromkeys(self.servers, "server"))
-        return {**users, **_FIXED_USERS}
 
 
 def router_config(
@@ -151,16 +66,23 @@ def router_config(
         "certificate": str(certificate),
         "key": str(key),
         "web": str(web),
+        "ocs_host": plan.ocs.host if plan.ocs else "",
+        "ocs_root": plan.ocs.address_root if plan.ocs else "",
     }
     worker = json.loads((template_folder() / "router.json").read_text(encoding="utf-8"))["workers"][0]
     realm = worker["realms"][0]
     realm["roles"] = list(_roles(realm["roles"], plan))
-    local, network = worker["transports"]
+    local, network, ocs = worker["transports"]
     users = {user: {"secret": secret(user), "role": role} for user, role in plan.users().items()}
     local["options"]["max_message_size"] = plan.max_message_size
     network["endpoint"]["port"] = plan.port
-    websocket = network["paths"]["ws"]
-    websocket["options"] |= {"max_message_size": plan.max_message_size, "max_frame_size": plan.max_message_size}
+    for transport in (network, ocs):
+        websocket = transport["paths"]["ws"]
+        websocket["options"] |= {"max_message_size": plan.max_message_size, "max_frame_size": plan.max_message_size}
+    if plan.ocs is None:
+        worker["transports"].remove(ocs)
+    else:
+        ocs["endpoint"]["port"] = plan.ocs.port
     worker = _filled(worker, values)
     # The users come last, so that no secret passes through the filling in of the template.
     for transport in (worker["transports"][0], worker["transports"][1]["paths"]["ws"]):
@@ -172,13 +94,19 @@ def write_router_config(site: RouterSite | RouterPlan, state: StateDirectory) ->
     """Write the router's configuration, its secrets and its certificate; return the configuration's path.
 
     Also stores the router's endpoint, by which clients on this machine find it.
+
+    Raises
+    ------
+    ConfigurationError
+        The site's own certificate, or the secret of one of its users, is not there.
     """
     plan = site if isinstance(site, RouterPlan) else RouterPlan.of(site)
     state.make()
-    certificate, key = ensure_certificate(state.tls, [plan.local_host, *plan.certificate_names])
+    given, own = ({}, None) if isinstance(site, RouterPlan) else (site.user_secrets(), site.own_certificate())
+    certificate, key = own or ensure_certificate(state.tls, [plan.local_host, *plan.certificate_names])
     config = router_config(
         plan,
-        secret=state.secret,
+        secret=lambda user: given.get(user) or state.secret(user),
         socket=state.router_socket.absolute(),
         certificate=certificate.absolute(),
         key=key.absolute(),
@@ -217,17 +145,29 @@ def start_router(
         It did not come up in time, or stopped; the end of its log is in the message.
     """
     plan = site if isinstance(site, RouterPlan) else RouterPlan.of(site)
-    require_free_port(plan.host, plan.port, "the router")
+    require_free_ports(plan)
     config = write_router_config(plan, state)
     process = RouterProcess(
         command=router_command(config),
         log=state.logs / "router.log",
         socket=state.router_socket,
-        address=(plan.local_host, plan.port),
+        addresses=_local_addresses(plan),
     )
     process.start()
     process.wait_until_ready(deadline)
     return process
+
+
+def require_free_ports(plan: RouterPlan) -> None:
+    """Raise `PortTaken` unless every port of the plan can be listened on."""
+    for key, (host, port) in plan.addresses.items():
+        require_free_port(host, port, "the router", key)
+
+
+def _local_addresses(plan: RouterPlan) -> list[tuple[str, int]]:
+    """Return where this machine reaches the router's ports."""
+    ocs = [(plan.ocs.local_host, plan.ocs.port)] if plan.ocs else []
+    return [(plan.local_host, plan.port), *ocs]
 
 
 def router_command(config: Path) -> list[str]:
@@ -265,13 +205,20 @@ def _web_folder(plan: RouterPlan, state: StateDirectory) -> Path:
 
 
 def _roles(templates: Iterable[dict[str, Any]], plan: RouterPlan) -> Iterable[dict[str, Any]]:
-    """Give each node its own copy of the node role; leave out roles that nobody has."""
-    wanted = set(plan.users().values())
-    for role in templates:
-        if role["name"] == "node_{node}":
-            yield from (_filled(role, {"node": node}) for node in plan.nodes)
-        elif role["name"] in wanted:
-            yield role
+    """Give each node its own copy of the node role; leave out roles and rules that this site has no use for."""
+    roles = {role["name"]: {**role, "permissions": _rules(role, plan)} for role in templates}
+    if plan.ocs is not None and plan.ocs.full_rights:
+        # What nodes with a shared user have, and not a bit of what is the hub's alone.
+        rules = roles["server"]["permissions"]
+        roles["ocs"]["permissions"] += [rule for rule in rules if rule["uri"].startswith(_NODE_RULES)]
+    wanted = {*plan.users().values(), *(["ocs"] if plan.ocs is not None else [])}
+    yield from (_filled(roles["node_{node}"], {"node": node}) for node in plan.nodes)
+    yield from (role for name, role in roles.items() if name in wanted)
+
+
+def _rules(role: Mapping[str, Any], plan: RouterPlan) -> list[dict[str, Any]]:
+    """Return a role's rules, without those about OCS where the site has nothing to do with it."""
+    return [rule for rule in role["permissions"] if plan.ocs is not None or not rule["uri"].startswith(_OCS_RULE)]
 
 
 def _filled(value: Any, values: Mapping[str, str]) -> Any:

@@ -42,15 +42,15 @@ class RouterProcess:
         Takes its output; appended to.
     socket : Path
         Its unix socket; a leftover of a killed router is removed before the start.
-    address : (host, port)
-        Its TCP port.
+    addresses : sequence of (host, port)
+        Its TCP ports.
     """
 
-    def __init__(self, command: Sequence[str], log: Path, socket: Path, address: tuple[str, int]) -> None:
+    def __init__(self, command: Sequence[str], log: Path, socket: Path, addresses: Sequence[tuple[str, int]]) -> None:
         self._command = list(command)
         self._log = log
         self._socket = socket
-        self._address = address
+        self._addresses = list(addresses)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -81,14 +81,14 @@ class RouterProcess:
             )
 
     def wait_until_ready(self, deadline: float) -> None:
-        """Return once both transports take connections.
+        """Return once every transport takes connections.
 
         Raises
         ------
         DeadlineExceeded, ConnectionFailed
         """
         end = time.monotonic() + deadline
-        while not (_accepts(self._socket) and _accepts(self._address)):
+        while not all(map(_accepts, (self._socket, *self._addresses))):
             if not self.running():
                 raise ConnectionFailed(f"the router stopped while starting: {self._log_end()}", remedy=self._see_log())
             if time.monotonic() > end:
@@ -166,7 +166,7 @@ def template_folder() -> Path:
     raise ConfigurationError("the router's template router.json is missing", remedy="install sisockdaq again")
 
 
-def require_free_port(host: str, port: int, wanted_by: str) -> None:
+def require_free_port(host: str, port: int, wanted_by: str, key: str = "router.port") -> None:
     """Raise `PortTaken`, naming the holder where it can be known, unless the TCP port can be listened on."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -176,7 +176,7 @@ def require_free_port(host: str, port: int, wanted_by: str) -> None:
         except OSError as error:
             raise PortTaken(
                 f"{wanted_by} cannot listen on {host}:{port}: {error.strerror or error}{_holder(port)}",
-                remedy="stop that program, or set another router.port in the site file",
+                remedy=f"stop that program, or set another {key} in the site file",
             ) from None
 
 

@@ -9,11 +9,21 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from sisockdaq.detector.description import DetectorOptions
 from sisockdaq.errors import ConfigurationError
 from sisockdaq.site._complaints import complaints, suggestion
+from sisockdaq.site._router import RESERVED, RouterOptions, check_certificate, secret_of
 from sisockdaq.site._yaml import Document, YamlError, read_value, read_yaml
 from sisockdaq.state import StateDirectory, find_state
 
@@ -21,33 +31,12 @@ __all__ = ["PartEntry", "RouterOptions", "Site", "installed_types", "load_site",
 
 NODES = "sisockdaq.nodes"
 GATEWAYS = "sisockdaq.gateways"
+CONTROL_GATEWAYS = "sisockdaq.control_gateways"
 IMAGE_SOURCES = "sisockdaq.image_sources"
 RESULT_SOURCES = "sisockdaq.result_sources"
 
 _NAME = r"^[A-Za-z][A-Za-z0-9_-]{0,40}$"
 """Of a site and of its parts: safe in a URI, a file name and the name of a unix socket (`StateDirectory`)."""
-
-_RESERVED = frozenset({"router", "hub", "consumer", "control", "simulator"})
-"""Names that the site's own parts and users have."""
-
-
-class RouterOptions(BaseModel):
-    """Where the router listens, and its limits."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every network of this machine.")
-    port: int = Field(8080, ge=1, le=65535, description="TCP port of the TLS WebSocket (path /ws).")
-    names: list[str] = Field(
-        default_factory=list,
-        description="Further host names and addresses that the self-signed certificate is made for.",
-    )
-    max_message_size: int = Field(
-        16 * 2**20,
-        ge=2**20,
-        le=16 * 2**20,
-        description="Largest WAMP message that the router takes [bytes]; larger replies come in chunks.",
-    )
 
 
 class PartEntry(BaseModel):
@@ -103,13 +92,33 @@ class Site(BaseModel):
         }
         return {**data, "gateways": filled}
 
+    @field_validator("router")
+    @classmethod
+    def _names_of_ocs(cls, router: RouterOptions, info: ValidationInfo) -> RouterOptions:
+        """Keep the names that everybody may use at the plain port apart from the site's own."""
+        base = info.data.get("base_uri")
+        if router.ocs is not None and base is not None:
+            root = router.ocs.address_root
+            if f"{base}.".startswith(f"{root}.") or f"{root}.".startswith((f"{base}.", "wamp.")):
+                raise ValueError(
+                    f'ocs.address_root "{root}" overlaps with base_uri "{base}" or with the router\'s own names; '
+                    f"nobody logs in at the port of OCS, so its names must be others"
+                )
+        return router
+
     @field_validator("nodes", "gateways")
     @classmethod
-    def _good_names(cls, parts: dict[str, PartEntry]) -> dict[str, PartEntry]:
+    def _good_names(cls, parts: dict[str, PartEntry], info: ValidationInfo) -> dict[str, PartEntry]:
+        router: RouterOptions | None = info.data.get("router")
+        users, nodes = router.users if router else {}, info.data.get("nodes", {})
         for name in parts:
+            if name in users:
+                raise ValueError(f'"{name}" is a user under router.users already; choose another name for the part')
+            if name in nodes:
+                raise ValueError(f'"{name}" is the name of a node already; choose another for the gateway')
             if not re.match(_NAME, name):
                 raise ValueError(f'"{name}" is no name for a part: a letter, then letters, digits, _ and -, 41 in all')
-            if name in _RESERVED:
+            if name in RESERVED:
                 raise ValueError(f'"{name}" is the name of a part that every site has; choose another')
         return parts
 
@@ -156,6 +165,56 @@ class Site(BaseModel):
     def result_sources(self) -> list[str]:
         """Names of the nodes that publish results (curves, numbers a frame) on the frame plane."""
         return self._nodes_of(RESULT_SOURCES)
+
+    def gateway_roles(self) -> dict[str, str]:
+        """Role of each gateway's user: most only read, those of the control group may control nodes."""
+        control = installed_types(CONTROL_GATEWAYS)
+        return {name: "control" if entry.type in control else "consumer" for name, entry in self.gateways.items()}
+
+    def user_roles(self) -> dict[str, str]:
+        """Role of each user that existing programs log in as."""
+        return {name: user.role for name, user in self.router.users.items()}
+
+    def user_secrets(self) -> dict[str, str]:
+        """Return the secrets that the site takes from the environment, by user; only the router needs them.
+
+        Raises
+        ------
+        ConfigurationError
+            A variable is not set.
+        """
+        found: dict[str, str] = {}
+        for name, user in self.router.users.items():
+            if user.secret is not None:
+                try:
+                    found[name] = secret_of(user.secret)
+                except ConfigurationError as error:
+                    raise self._at(("router", "users", name, "secret"), str(error)) from None
+        return found
+
+    def own_certificate(self) -> tuple[Path, Path] | None:
+        """Return paths of the site's own certificate and key, checked; None where the router makes them.
+
+        Raises
+        ------
+        ConfigurationError
+            They cannot be read, are out of date, or do not belong together.
+        """
+        if self.router.certificate is None or self.router.key is None:
+            return None
+        certificate, key = self.resolve_input(self.router.certificate), self.resolve_input(self.router.key)
+        try:
+            check_certificate(certificate, key)
+        except ConfigurationError as error:
+            raise self._at(("router", "certificate"), str(error)) from None
+        return certificate, key
+
+    @property
+    def certificate(self) -> Path:
+        """The certificate of the router, whether it is there already or not."""
+        if self.router.certificate is not None:
+            return self.resolve_input(self.router.certificate)
+        return self.state.tls / "server_cert.pem"
 
     def _nodes_of(self, group: str) -> list[str]:
         types = installed_types(group)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from sisockdaq.router import OcsAccess, free_port
 from sisockdaq.testing.network import Network
 
 __all__ = ["network", "private_network", "session_network"]
@@ -17,8 +18,9 @@ OWN_NAMES = ("camera", "gauge")
 
 @pytest.fixture(scope="session")
 def session_network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
-    """Router and hub, started once for the whole run. Tests take `network`."""
-    with Network(tmp_path_factory.mktemp("network") / "state", OWN_NAMES) as made:
+    """Router (with the plain port for OCS) and hub, started once for the whole run. Tests take `network`."""
+    ocs = OcsAccess(port=free_port())
+    with Network(tmp_path_factory.mktemp("network") / "state", OWN_NAMES, ocs=ocs) as made:
         yield made
 
 

@@ -37,16 +37,34 @@ DEADLINE = 15.0
 SHARED_USER = "server"
 """User of nodes whose name is not in the router's plan."""
 
+_NOBODY = ""
+"""Stands for the session at the plain port among the users' sessions."""
+
+
+class _AnonymousSession(LinkedSession):
+    """A session that tells nobody who it is."""
+
+    def onConnect(self) -> None:  # noqa: N802 - autobahn's name
+        self.join(self.config.realm, ["anonymous"])
+
 
 class Caller:
-    """A session of some user, to call, subscribe, register and publish from a test."""
+    """A session of some user, to call, subscribe, register and publish from a test.
 
-    def __init__(self, endpoint: Endpoint, credentials: Credentials) -> None:
-        self.session = LinkedSession(ComponentConfig(endpoint.realm), credentials)
+    Parameters
+    ----------
+    endpoint : Endpoint
+    credentials : Credentials or None
+        None: nobody logs in, as at the plain port for OCS.
+    """
+
+    def __init__(self, endpoint: Endpoint, credentials: Credentials | None) -> None:
+        kind = _AnonymousSession if credentials is None else LinkedSession
+        self.session = kind(ComponentConfig(endpoint.realm), credentials)
         self._link = Link(self.session, endpoint)
         self._ended: list[Any] = []
         in_reactor(self._start)
-        wait_until(lambda: self.session.is_attached() or self._ended, DEADLINE, f"login of {credentials.user}")
+        wait_until(lambda: self.session.is_attached() or self._ended, DEADLINE, f"login of {credentials or 'nobody'}")
         if self._ended:
             raise self._ended[0].value
 
@@ -199,7 +217,8 @@ class Network:
 
     def __init__(self, folder: Path, nodes: tuple[str, ...] = (), **plan: Any) -> None:
         self.state = StateDirectory(folder)
-        self.plan = RouterPlan("test", nodes=nodes, port=free_port(), servers=(SHARED_USER,), **plan)
+        users = {SHARED_USER: "server", **plan.pop("static_users", {})}
+        self.plan = RouterPlan("test", nodes=nodes, port=free_port(), static_users=users, **plan)
         self.router: RouterProcess = start_router(self.plan, self.state)
         self.endpoint = Endpoint.of_state(self.state)
         self._hub: HubHost | None = None
@@ -298,6 +317,15 @@ class Network:
         if user not in self._callers:
             self._callers[user] = Caller(self.endpoint, self.credentials(user))
         return self._callers[user]
+
+    def ocs_caller(self) -> Caller:
+        """Return a session at the plain port, as OCS agents have it; the same one each time."""
+        if _NOBODY not in self._callers:
+            if self.plan.ocs_url is None:
+                raise LookupError("this network has no way in for OCS; make it with ocs=OcsAccess(port=free_port())")
+            endpoint = Endpoint(self.plan.ocs_url, self.plan.realm, self.plan.base_uri)
+            self._callers[_NOBODY] = Caller(endpoint, None)
+        return self._callers[_NOBODY]
 
     def call(self, procedure: str, *args: Any, user: str = "consumer", **kwargs: Any) -> Any:
         """Call a procedure below the base URI, as that user."""
