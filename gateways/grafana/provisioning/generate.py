@@ -1,0 +1,345 @@
+"""Write the dashboards: ``python gateways/grafana/provisioning/generate.py``.
+
+Three dashboards for any site: its health, a detector, housekeeping. They find their fields by pattern
+(``*::*lost*``), so that a node of one's own appears on them without an edit. Grafana's own exports are thousands of
+lines; what is the same for all panels stands here once, and a test fails when a file is not current.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+FOLDER = Path(__file__).parent / "dashboards" / "sisockdaq"
+
+SOURCE = {"type": "yesoreyeram-infinity-datasource", "uid": "sisockdaq"}
+"""The data source of ``datasources/sisockdaq.yaml``."""
+
+SPAN = "from=${__from}&to=${__to}&interval=${__interval_ms}"
+"""What Grafana fills in: the panel's span [ms] and the time between two of its points [ms]."""
+
+WIDTH = 200
+"""Longest line of a dashboard's file."""
+
+Json = dict[str, Any]
+
+LOSSES = ("*::*lost*", "*::*dropped*", "*::*discarded*", "*::*_broken", "*::*_invalid*", "*::frames_ring_full")
+"""Names of fields that count what is missing."""
+
+
+def main() -> None:
+    """Write the files."""
+    for name, made in dashboards().items():
+        (FOLDER / name).write_text(made, encoding="utf-8")
+
+
+def dashboards() -> dict[str, str]:
+    """Return the files: name → text."""
+    made = {"site-health.json": site_health(), "detector.json": detector(), "housekeeping.json": housekeeping()}
+    return {name: pretty(dashboard) + "\n" for name, dashboard in made.items()}
+
+
+# --- the dashboards ------------------------------------------------------------------------------------------------
+
+
+def site_health() -> Json:
+    """Who is there, and is anything lost."""
+    return dashboard(
+        "sisockdaq-health",
+        "Site health",
+        "Who is on the network, what comes in, and what was lost.",
+        [
+            node_table("Nodes", (0, 0, 14, 9)),
+            stat("Lost since the parts started", series(*LOSSES), (14, 0, 10, 9), limit=1),
+            curves("Rates", series("*::*_rate"), (0, 9, 12, 9), units="short"),
+            curves("Losses", series(*LOSSES), (12, 9, 12, 9), calcs=("lastNotNull", "diff")),
+            states("States", series("*::state"), (0, 18, 12, 7)),
+            curves("Load of the machine", series("sensors::load*", "sensors::cpu*"), (12, 18, 12, 7)),
+            curves("Files", series("*::files_*"), (0, 25, 12, 7)),
+            curves(
+                "Memory and disks", series("sensors::*percent*", "sensors::*usage*"), (12, 25, 12, 7), units="percent"
+            ),
+        ],
+    )
+
+
+def detector() -> Json:
+    """A detector's way: packets, frames, curves, files."""
+    return dashboard(
+        "sisockdaq-detector",
+        "Detector",
+        "From packets to files: rates, losses, sums, the frame ring, the writer.",
+        [
+            stat("Frames", series("${receiver}::frame_rate"), (0, 0, 4, 5), units="hertz"),
+            stat("Packets lost", series("${receiver}::packets_lost_total"), (4, 0, 4, 5), limit=1),
+            gauge("Ring in use", series("${receiver}::ring_use"), (8, 0, 4, 5)),
+            stat("Frames written", series("${writer}::frames_written"), (12, 0, 4, 5)),
+            stat("Acquisition", series("${writer}::acquisition"), (16, 0, 8, 5), text=True),
+            curves(
+                "Rates of frames",
+                series("${receiver}::frame_rate", "${integrator}::frame_rate", "${writer}::frame_rate"),
+                (0, 5, 12, 8),
+                units="hertz",
+            ),
+            curves(
+                "Rates of data", series("${receiver}::data_rate", "${writer}::data_rate"), (12, 5, 12, 8), units="Bps"
+            ),
+            curves(
+                "Losses",
+                series(
+                    *(
+                        f"${{{node}}}::{what}"
+                        for node in ("receiver", "integrator", "writer")
+                        for what in DETECTOR_LOSSES
+                    )
+                ),
+                (0, 13, 12, 8),
+                calcs=("lastNotNull", "diff"),
+            ),
+            curves("Ring in use", series("${receiver}::ring_use"), (12, 13, 12, 8), units="percent"),
+            curves("Sum of the image", series("${receiver}::sum"), (0, 21, 12, 8), units="sci"),
+            curves("Total of the curve", series("${integrator}::total"), (12, 21, 12, 8), units="sci"),
+            curves("Written", series("${writer}::frames_written", "${writer}::queue"), (0, 29, 12, 8)),
+            states("What the writer does", series("${writer}::state", "${writer}::message"), (12, 29, 12, 8)),
+        ],
+        variables=[node_variable(name, f"The {name}.", name) for name in DETECTOR_PARTS],
+    )
+
+
+DETECTOR_PARTS = ("receiver", "integrator", "writer")
+DETECTOR_LOSSES = ("*lost*", "*dropped*", "*discarded*", "frames_ring_full", "frames_partial")
+
+
+def housekeeping() -> Json:
+    """Weather, sensors, agents: any node's fields over time."""
+    return dashboard(
+        "sisockdaq-housekeeping",
+        "Housekeeping",
+        "What slow sensors say: choose nodes and fields above.",
+        [
+            curves("Fields", series("${field:csv}"), (0, 0, 24, 11), mean=True),
+            curves("$node", series("${node}::*"), (0, 11, 12, 9), repeat="node"),
+            states("$node: words and switches", series("${node}::*"), (0, 20, 12, 7), repeat="node"),
+        ],
+        variables=[
+            node_variable("node", "Nodes to show, a panel each.", "sensors", multi=True),
+            variable(
+                "field",
+                "Fields of these nodes for the upper panel.",
+                "/api/fields?node=${node:csv}&type=number",
+                value="name",
+                multi=True,
+            ),
+        ],
+        links=[
+            {
+                "title": "The weather that comes with sisockdaq (July 2017)",
+                "type": "link",
+                "icon": "cloud",
+                "url": "/d/sisockdaq-housekeeping?from=1499904000000&to=1501113600000&var-node=weather",
+                "tooltip": "The same page on the sample's fortnight.",
+            }
+        ],
+    )
+
+
+# --- what they are made of -----------------------------------------------------------------------------------------
+
+
+def dashboard(
+    uid: str, title: str, about: str, panels: list[Json], variables: Iterable[Json] = (), links: Iterable[Json] = ()
+) -> Json:
+    """Return a dashboard of numbered panels."""
+    others = {"title": "sisockdaq", "type": "dashboards", "tags": ["sisockdaq"], "asDropdown": True, "keepTime": True}
+    return {
+        "uid": uid,
+        "title": title,
+        "description": about,
+        "tags": ["sisockdaq"],
+        "schemaVersion": 39,
+        "version": 1,
+        "editable": True,
+        "graphTooltip": 1,
+        "timezone": "utc",
+        "refresh": "10s",
+        "time": {"from": "now-1h", "to": "now"},
+        "links": [others, *links],
+        "annotations": {"list": []},
+        "templating": {"list": list(variables)},
+        "panels": [{"id": number, **panel} for number, panel in enumerate(panels, 1)],
+    }
+
+
+def series(*fields: str, kind: str = "number") -> Json:
+    """Return a query for samples: rows of time, field and value, which Infinity turns into a curve a field."""
+    columns = [
+        column("time", "Time", "timestamp_epoch"),
+        column("field", "field", "string"),
+        column("value", "Value", "number" if kind == "number" else "string"),
+    ]
+    asked = "&".join(f"field={quote(field, safe='$:{}*,')}" for field in fields)
+    return query(f"/api/query?{asked}&type={kind}&{SPAN}&shape=long", columns, "timeseries")
+
+
+def query(url: str, columns: list[Json], form: str) -> Json:
+    """Return a target of the Infinity data source; the server parses, so that alerts work too."""
+    return {
+        "refId": "A",
+        "datasource": SOURCE,
+        "type": "json",
+        "parser": "backend",
+        "source": "url",
+        "format": form,
+        "url": url,
+        "url_options": {"method": "GET", "data": ""},
+        "root_selector": "",
+        "columns": columns,
+        "filters": [],
+    }
+
+
+def column(key: str, name: str, kind: str) -> Json:
+    """Return a column of an Infinity query."""
+    return {"selector": key, "text": name, "type": kind}
+
+
+def panel(kind: str, title: str, target: Json, place: tuple[int, int, int, int], defaults: Json, options: Json) -> Json:
+    """Return a panel; `place` is x, y, width and height in Grafana's grid of 24 columns."""
+    x, y, width, height = place
+    return {
+        "type": kind,
+        "title": title,
+        "datasource": SOURCE,
+        "gridPos": {"x": x, "y": y, "w": width, "h": height},
+        "targets": [target],
+        "fieldConfig": {"defaults": {"displayName": "${__field.labels.field}", **defaults}, "overrides": []},
+        "options": options,
+    }
+
+
+def curves(
+    title: str,
+    target: Json,
+    place: tuple[int, int, int, int],
+    units: str = "none",
+    calcs: tuple[str, ...] = ("lastNotNull", "max"),
+    mean: bool = False,
+    repeat: str | None = None,
+) -> Json:
+    """Return a panel of curves over time."""
+    shown = [*calcs, "mean"] if mean else list(calcs)
+    custom = {"lineWidth": 1, "fillOpacity": 8, "showPoints": "auto", "spanNulls": False}
+    options = {
+        "legend": {"displayMode": "table", "placement": "bottom", "showLegend": True, "calcs": shown},
+        "tooltip": {"mode": "multi", "sort": "desc"},
+    }
+    return repeated(panel("timeseries", title, target, place, {"unit": units, "custom": custom}, options), repeat)
+
+
+def repeated(made: Json, variable: str | None) -> Json:
+    """Return the panel, once for each chosen value of the variable."""
+    return made if variable is None else {**made, "repeat": variable, "repeatDirection": "h", "maxPerRow": 2}
+
+
+def stat(
+    title: str,
+    target: Json,
+    place: tuple[int, int, int, int],
+    units: str = "none",
+    limit: float | None = None,
+    text: bool = False,
+) -> Json:
+    """Return a panel of newest values; from `limit` on they are red."""
+    steps: list[Json] = [{"color": "green", "value": None}]
+    if limit is not None:
+        steps.append({"color": "red", "value": limit})
+    options = {
+        "reduceOptions": {"values": False, "calcs": ["lastNotNull"], "fields": "/.*/" if text else ""},
+        "colorMode": "none" if text else "value",
+        "graphMode": "none" if text else "area",
+        "textMode": "value" if text else "auto",
+    }
+    defaults = {"unit": "string" if text else units, "thresholds": {"mode": "absolute", "steps": steps}}
+    return panel("stat", title, target, place, defaults, options)
+
+
+def gauge(title: str, target: Json, place: tuple[int, int, int, int]) -> Json:
+    """Return a gauge of a share in percent."""
+    steps = [{"color": "green", "value": None}, {"color": "orange", "value": 50}, {"color": "red", "value": 80}]
+    defaults = {"unit": "percent", "min": 0, "max": 100, "thresholds": {"mode": "absolute", "steps": steps}}
+    options = {"reduceOptions": {"values": False, "calcs": ["lastNotNull"], "fields": ""}}
+    return panel("gauge", title, target, place, defaults, options)
+
+
+def states(title: str, target: Json, place: tuple[int, int, int, int], repeat: str | None = None) -> Json:
+    """Return a panel of words over time."""
+    wanted = {**target, "url": target["url"].replace("type=number", "type=state")}
+    wanted["columns"] = [
+        {**entry, "type": "string"} if entry["selector"] == "value" else entry for entry in target["columns"]
+    ]
+    options = {"mergeValues": True, "showValue": "auto", "legend": {"showLegend": False}, "rowHeight": 0.8}
+    return repeated(
+        panel("state-timeline", title, wanted, place, {"color": {"mode": "palette-classic"}}, options), repeat
+    )
+
+
+def node_table(title: str, place: tuple[int, int, int, int]) -> Json:
+    """Return the table of nodes."""
+    columns = [column("node", "Node", "string"), column("description", "What it is", "string")]
+    target = query("/api/nodes", columns, "table")
+    return panel("table", title, target, place, {"displayName": None}, {"showHeader": True, "cellHeight": "sm"})
+
+
+def node_variable(name: str, about: str, current: str, multi: bool = False) -> Json:
+    """Return a choice of nodes; at first the one of that name."""
+    return variable(name, about, "/api/nodes", value="node", multi=multi, current=current)
+
+
+def variable(name: str, about: str, url: str, value: str, multi: bool = False, current: str | None = None) -> Json:
+    """Return a variable whose choices the gateway lists."""
+    columns = [column(value, "__text", "string"), column(value, "__value", "string")]
+    chosen = current if current is not None else "$__all"
+    shown = current if current is not None else "All"
+    asked = {**query(url, columns, "table"), "refId": "variable"}
+    return {
+        "name": name,
+        "label": name,
+        "description": about,
+        "type": "query",
+        "datasource": SOURCE,
+        "query": {
+            "queryType": "infinity",
+            "query": "",
+            "infinityQuery": asked,
+        },
+        "refresh": 2,
+        "sort": 1,
+        "multi": multi,
+        "includeAll": multi,
+        "current": {"text": [shown] if multi else shown, "value": [chosen] if multi else chosen},
+    }
+
+
+# --- text ----------------------------------------------------------------------------------------------------------
+
+
+def pretty(value: Any, indent: int = 0) -> str:
+    """Return JSON that is short and still has a thing a line: what fits into one line stands in one."""
+    line = json.dumps(value, ensure_ascii=False)
+    if len(line) + indent <= WIDTH or not isinstance(value, dict | list) or not value:
+        return line
+    inner = indent + 2
+    if isinstance(value, dict):
+        parts = [f"{json.dumps(key)}: {pretty(entry, inner)}" for key, entry in value.items()]
+    else:
+        parts = [pretty(entry, inner) for entry in value]
+    opening, closing = "{}" if isinstance(value, dict) else "[]"
+    body = ",\n".join(" " * inner + part for part in parts)
+    return f"{opening}\n{body}\n{' ' * indent}{closing}"
+
+
+if __name__ == "__main__":
+    main()
