@@ -89,8 +89,6 @@ class OcsFeed(DataNodeServer):
         def _some_feed(self) -> OcsFeed.Options:
             if (self.target is None) != (self.feed is None):
                 raise ValueError("target and feed belong together: the one is given without the other")
-            if self.target is not None and self.feed is not None:
-                FeedAddress(target=self.target, feed=self.feed)
             if not self.addresses:
                 raise ValueError("no feed is given; write feeds: [{target: LSA22YE, feed: temperatures}]")
             return self
@@ -118,7 +116,7 @@ class OcsFeed(DataNodeServer):
         options = self.options
         self._log = Logger(f"sisockdaq.{self.name}")
         self._root = options.address_root or _root_of(self.site)
-        self._subscriptions = subscriptions(options.addresses, self._root)
+        self._wanted = subscriptions(options.addresses, self._root)
         self.description = options.description or "OCS feeds " + ", ".join(
             f"{address.target}/{address.feed}" for address in options.addresses
         )
@@ -138,7 +136,7 @@ class OcsFeed(DataNodeServer):
     def after_onJoin(self, details: Any) -> Any:  # noqa: N802 - sisock's name
         """Subscribe to the feeds."""
         self.subscribed = 0
-        for wanted in self._subscriptions:
+        for wanted in self._wanted:
             options = SubscribeOptions(match="wildcard" if wanted.wildcard else "exact", details=True)
             try:
                 yield self.subscribe(partial(self._arrived, wanted), wanted.uri, options=options)
@@ -153,7 +151,7 @@ class OcsFeed(DataNodeServer):
 
     def _arrived(self, subscription: Subscription, *arguments: Any, details: EventDetails, **_: Any) -> None:
         source = Source.of_topic(details.topic, self._root)
-        if source is not None and chosen(self._subscriptions, source) is subscription:
+        if source is not None and chosen(self._wanted, source) is subscription:
             self.cache.take(source, arguments, time.time())
 
     def status(self) -> dict[str, Any]:
