@@ -68,7 +68,7 @@ def test_without_the_integrator_only_curves_are_missing(house: House) -> None:
 
 def test_a_killed_writer_goes_on_where_it_was(house: House) -> None:
     run = house.start(None, "writer")
-    sending = house.send(None, rate=80)
+    sending = house.send(None, rate=30)  # the ring holds more than comes while the writer takes up its work
     sending.reach(60)
     written = run.status()["frames_written"]
     killed = house.kill("writer")
@@ -102,7 +102,7 @@ def test_a_killed_writer_goes_on_where_it_was(house: House) -> None:
 
 
 def test_who_waits_for_an_acquisition_bears_the_writers_death(house: House) -> None:
-    run = house.start(200, "patience")
+    run = house.start(None, "patience")
     ended: list[Any] = []
 
     def wait() -> None:
@@ -113,10 +113,13 @@ def test_who_waits_for_an_acquisition_bears_the_writers_death(house: House) -> N
 
     waiting = threading.Thread(target=wait)
     waiting.start()
-    sending = house.send(200, rate=50)
+    sending = house.send(None, rate=30)
     sending.reach(20)
+    written = run.status()["frames_written"]
     house.wait_back("writer", house.kill("writer"))
-    sending.wait()
+    wait_for(lambda: run.status()["frames_written"] > written, "the writer to go on")
+    sending.stop()
+    run.stop()
     waiting.join(DEADLINE)
     assert ended == [run]
     assert run.ledger.balance() == []
