@@ -88,7 +88,7 @@ class RouterProcess:
         DeadlineExceeded, ConnectionFailed
         """
         end = time.monotonic() + deadline
-        while not all(map(_accepts, (self._socket, *self._addresses))):
+        while not (_accepts(self._socket) and all(map(_accepts, self._addresses))):
             if not self.running():
                 raise ConnectionFailed(f"the router stopped while starting: {self._log_end()}", remedy=self._see_log())
             if time.monotonic() > end:
