@@ -176,7 +176,8 @@ class NodeCore:
     def enter(self, procedures: Sequence[_Procedure]) -> Any:
         """Register the procedures and ask the hub once; what follows of membership goes on by itself."""
         yield self._listen()
-        yield self._guarded(self._register(procedures))
+        if not (yield self._guarded(self._register(procedures))):
+            return  # Refused, or the connection is gone: there is nothing that the hub could list.
         asked: Deferred[None] = Deferred()
         self._guarded(self._stay_listed(asked))
         yield asked
@@ -236,7 +237,7 @@ class NodeCore:
                     yield registration.unregister()
                 yield self._bell.wait(RETRY_PERIOD)
             else:
-                return
+                return True
 
     @inlineCallbacks
     def _register_one(self, name: str, function: Callable[..., Any], options: Any) -> Any:

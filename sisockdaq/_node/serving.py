@@ -25,11 +25,21 @@ from sisockdaq.schema import FieldList, Reply, plain_values
 
 __all__ = ["PLAIN_BYTES", "control", "one_message", "overridden", "plain_data", "procedures", "twin"]
 
-PLAIN_BYTES = 8 << 20
-"""Largest plain reply [bytes, as JSON]: half the router's limit. A larger one is answered with ``False``."""
+PLAIN_BYTES = 800 << 10
+"""Largest reply of the contract's own procedures [bytes, as JSON by `_size`]; more data are answered with ``False``.
+
+Programs of existing sites run under autobahn's ApplicationRunner, which takes messages up to 1 MiB and drops the
+connection at a larger one. The rest is for numbers that are longer than `_NUMBER_BYTES`, of which the longest has 24.
+"""
+
+MESSAGE_BYTES = 8 << 20
+"""Largest reply of all other procedures [bytes]: half the router's limit."""
 
 _NUMBER_BYTES = 20
 """A float64 in JSON, with its comma."""
+
+_CHARACTER_BYTES = 4
+"""A character beyond ASCII in UTF-8, at most."""
 
 _GRACE = 5.0
 """Time beyond a node's own deadline after which an answer that never came is given up [s]."""
@@ -74,7 +84,7 @@ def procedures(node: Any) -> list[tuple[str, Callable[..., Any], RegisterOptions
     wait = node.deadline + _GRACE
 
     def get_fields(start: float = 1.0, end: float = 0.0) -> Any:
-        return core.deferred(node.get_fields, start, end).addCallback(lambda reply: one_message(list(reply)))
+        return core.deferred(node.get_fields, start, end).addCallback(plain_fields)
 
     def get_data(fields: Sequence[str], start: float, end: float, min_stride: float | None = None) -> Any:
         return core.plain_data(fields, start, end, min_stride).addCallback(plain_data)
@@ -153,6 +163,24 @@ def plain_data(reply: Any) -> Any:
     return False if sum(map(_size, columns)) > PLAIN_BYTES else plain_values(reply)
 
 
+def plain_fields(reply: Any) -> Any:
+    """Return a ``get_fields`` reply as plain values.
+
+    Raises
+    ------
+    ReplyInvalid
+        When it is more than an old caller can take; the contract knows no smaller answer.
+    """
+    listing = list(reply)
+    size = _size(listing)
+    if size > PLAIN_BYTES:
+        raise ReplyInvalid(
+            f"the listing of {size / 2**20:.1f} MiB is more than a plain caller can take",
+            remedy="ask get_schema, or for a shorter span",
+        )
+    return plain_values(listing)
+
+
 def one_message(result: Any) -> Any:
     """Return a result as plain values.
 
@@ -162,7 +190,7 @@ def one_message(result: Any) -> Any:
         When it is too large for one message.
     """
     size = _size(result)
-    if size > PLAIN_BYTES:
+    if size > MESSAGE_BYTES:
         raise ReplyInvalid(f"the answer of {size / 2**20:.0f} MiB is more than one message may hold")
     return plain_values(result)
 
@@ -231,7 +259,9 @@ def _size(values: Any) -> int:
     """Estimate the bytes of values as JSON."""
     if isinstance(values, np.ndarray) and values.dtype.kind in "biuf":
         return _NUMBER_BYTES * values.size
-    if isinstance(values, str | bytes):
+    if isinstance(values, str):
+        return (1 if values.isascii() else _CHARACTER_BYTES) * len(values) + 3
+    if isinstance(values, bytes):
         return len(values) + 3
     if isinstance(values, dict):
         return sum(_size(key) + _size(value) for key, value in values.items())
