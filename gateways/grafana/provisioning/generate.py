@@ -11,7 +11,6 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 FOLDER = Path(__file__).parent / "dashboards" / "sisockdaq"
 
@@ -56,7 +55,7 @@ def site_health() -> Json:
             stat("Lost since the parts started", series(*LOSSES), (14, 0, 10, 9), limit=1),
             curves("Rates", series("*::*_rate"), (0, 9, 12, 9), units="short"),
             curves("Losses", series(*LOSSES), (12, 9, 12, 9), calcs=("lastNotNull", "diff")),
-            states("States", series("*::state"), (0, 18, 12, 7)),
+            states("States", words("*::state"), (0, 18, 12, 7)),
             curves("Load of the machine", series("sensors::load*", "sensors::cpu*"), (12, 18, 12, 7)),
             curves("Files", series("*::files_*"), (0, 25, 12, 7)),
             curves(
@@ -77,7 +76,7 @@ def detector() -> Json:
             stat("Packets lost", series("${receiver}::packets_lost_total"), (4, 0, 4, 5), limit=1),
             gauge("Ring in use", series("${receiver}::ring_use"), (8, 0, 4, 5)),
             stat("Frames written", series("${writer}::frames_written"), (12, 0, 4, 5)),
-            stat("Acquisition", series("${writer}::acquisition"), (16, 0, 8, 5), text=True),
+            stat("Acquisition", words("${writer}::acquisition"), (16, 0, 8, 5), text=True),
             curves(
                 "Rates of frames",
                 series("${receiver}::frame_rate", "${integrator}::frame_rate", "${writer}::frame_rate"),
@@ -103,7 +102,7 @@ def detector() -> Json:
             curves("Sum of the image", series("${receiver}::sum"), (0, 21, 12, 8), units="sci"),
             curves("Total of the curve", series("${integrator}::total"), (12, 21, 12, 8), units="sci"),
             curves("Written", series("${writer}::frames_written", "${writer}::queue"), (0, 29, 12, 8)),
-            states("What the writer does", series("${writer}::state", "${writer}::message"), (12, 29, 12, 8)),
+            states("What the writer does", words("${writer}::state", "${writer}::message"), (12, 29, 12, 8)),
         ],
         variables=[node_variable(name, f"The {name}.", name) for name in DETECTOR_PARTS],
     )
@@ -120,16 +119,16 @@ def housekeeping() -> Json:
         "Housekeeping",
         "What slow sensors say: choose nodes and fields above.",
         [
-            curves("Fields", series("${field:csv}"), (0, 0, 24, 11), mean=True),
+            curves("Fields", series("$field"), (0, 0, 24, 11), mean=True),
             curves("$node", series("${node}::*"), (0, 11, 12, 9), repeat="node"),
-            states("$node: words and switches", series("${node}::*"), (0, 20, 12, 7), repeat="node"),
+            states("$node: words and switches", words("${node}::*"), (0, 20, 12, 7), repeat="node"),
         ],
         variables=[
             node_variable("node", "Nodes to show, a panel each.", "sensors", multi=True),
             variable(
                 "field",
                 "Fields of these nodes for the upper panel.",
-                "/api/fields?node=${node:csv}&type=number",
+                "/api/fields?node=$node&type=number",
                 value="name",
                 multi=True,
             ),
@@ -173,15 +172,20 @@ def dashboard(
     }
 
 
-def series(*fields: str, kind: str = "number") -> Json:
-    """Return a query for samples: rows of time, field and value, which Infinity turns into a curve a field."""
-    columns = [
-        column("time", "Time", "timestamp_epoch"),
-        column("field", "field", "string"),
-        column("value", "Value", "number" if kind == "number" else "string"),
-    ]
-    asked = "&".join(f"field={quote(field, safe='$:{}*,')}" for field in fields)
-    return query(f"/api/query?{asked}&type={kind}&{SPAN}&shape=long", columns, "timeseries")
+def series(*fields: str) -> Json:
+    """Return a query for numbers: rows of time, field and value, which Infinity turns into a curve a field."""
+    return query(samples(fields, "number"), [*SAMPLE, column("value", "Value", "number")], "timeseries")
+
+
+def words(*fields: str) -> Json:
+    """Return a query for strings and bools; such rows stay rows, and `states` parts them."""
+    return query(samples(fields, "string,bool"), [*SAMPLE, column("value", "Value", "string")], "table")
+
+
+def samples(fields: Iterable[str], kinds: str) -> str:
+    """Return the address of samples; Grafana fills in a variable of many values as ``{a,b}``."""
+    asked = "&".join(f"field={field}" for field in fields)
+    return f"/api/query?{asked}&type={kinds}&{SPAN}&shape=long"
 
 
 def query(url: str, columns: list[Json], form: str) -> Json:
@@ -204,6 +208,9 @@ def query(url: str, columns: list[Json], form: str) -> Json:
 def column(key: str, name: str, kind: str) -> Json:
     """Return a column of an Infinity query."""
     return {"selector": key, "text": name, "type": kind}
+
+
+SAMPLE = (column("time", "Time", "timestamp_epoch"), column("field", "field", "string"))
 
 
 def panel(kind: str, title: str, target: Json, place: tuple[int, int, int, int], defaults: Json, options: Json) -> Json:
@@ -257,12 +264,14 @@ def stat(
     if limit is not None:
         steps.append({"color": "red", "value": limit})
     options = {
-        "reduceOptions": {"values": False, "calcs": ["lastNotNull"], "fields": "/.*/" if text else ""},
+        "reduceOptions": {"values": False, "calcs": ["lastNotNull"], "fields": "/^Value$/" if text else ""},
         "colorMode": "none" if text else "value",
         "graphMode": "none" if text else "area",
         "textMode": "value" if text else "auto",
     }
-    defaults = {"unit": "string" if text else units, "thresholds": {"mode": "absolute", "steps": steps}}
+    defaults: Json = {"unit": units, "thresholds": {"mode": "absolute", "steps": steps}}
+    if text:
+        defaults = {"unit": "string", "displayName": None}
     return panel("stat", title, target, place, defaults, options)
 
 
@@ -275,15 +284,11 @@ def gauge(title: str, target: Json, place: tuple[int, int, int, int]) -> Json:
 
 
 def states(title: str, target: Json, place: tuple[int, int, int, int], repeat: str | None = None) -> Json:
-    """Return a panel of words over time."""
-    wanted = {**target, "url": target["url"].replace("type=number", "type=state")}
-    wanted["columns"] = [
-        {**entry, "type": "string"} if entry["selector"] == "value" else entry for entry in target["columns"]
-    ]
+    """Return a panel of words over time, a row a field."""
+    parted = {"fields": ["field"], "keepFields": False, "naming": {"asLabels": True}}
     options = {"mergeValues": True, "showValue": "auto", "legend": {"showLegend": False}, "rowHeight": 0.8}
-    return repeated(
-        panel("state-timeline", title, wanted, place, {"color": {"mode": "palette-classic"}}, options), repeat
-    )
+    made = panel("state-timeline", title, target, place, {"color": {"mode": "palette-classic"}}, options)
+    return repeated({**made, "transformations": [{"id": "partitionByValues", "options": parted}]}, repeat)
 
 
 def node_table(title: str, place: tuple[int, int, int, int]) -> Json:
