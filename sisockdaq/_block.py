@@ -1,7 +1,9 @@
 """Memory of the live cache: blocks of rows, and what each type of field keeps in them.
 
 A `Block` is a stretch of rows ``start … stop`` in arrays (numbers, bools) or lists (strings, arrays), with a mark for
-each value that was given. A `Column` knows one field's type: how a value is checked, stored and collected again.
+each value that was given. Storage for a field is made with its first value in the block, so a field costs nothing where
+it has none, and a new field costs the same however many blocks there are. A `Column` knows one field's type: how a
+value is checked, stored and collected again.
 """
 
 from __future__ import annotations
@@ -155,25 +157,35 @@ class Bools(Numbers):
 
 
 class Block:
-    """Rows in order of time; only rows ``start … stop`` are in use."""
+    """Rows in order of time; only rows ``start … stop`` are in use.
 
-    __slots__ = ("capacity", "columns", "given", "start", "stop", "t")
+    Parameters
+    ----------
+    capacity : int
+        Rows that there is room for.
+    kinds : mapping
+        The type of each field; the timeline's own, so that it knows fields that are added later.
+    """
 
-    def __init__(self, capacity: int, columns: Mapping[str, Column]) -> None:
+    __slots__ = ("capacity", "columns", "given", "kinds", "start", "stop", "t")
+
+    def __init__(self, capacity: int, kinds: Mapping[str, Column]) -> None:
         self.capacity = capacity
         self.start = 0
         self.stop = 0
         self.t = np.empty(capacity)
+        self.kinds = kinds
         self.columns: dict[str, Any] = {}
         self.given: dict[str, npt.NDArray[np.bool_]] = {}
         """Which rows have a value."""
-        for name, column in columns.items():
-            self.add_column(name, column)
 
-    def add_column(self, name: str, column: Column) -> None:
-        """Make room for a field that no row has yet."""
-        self.columns[name] = column.empty(self.capacity)
-        self.given[name] = np.zeros(self.capacity, np.bool_)
+    def values(self, name: str, a: int, b: int) -> Any:
+        """Return what rows ``a … b`` hold of a field, as it is stored."""
+        return self.columns[name][a:b] if name in self.columns else self.kinds[name].empty(b - a)
+
+    def marks(self, name: str, a: int, b: int) -> npt.NDArray[np.bool_]:
+        """Say which of the rows ``a … b`` have a value of a field."""
+        return self.given[name][a:b] if name in self.given else np.zeros(b - a, np.bool_)
 
     def push(self, t: float, row: Mapping[str, Any]) -> None:
         """Append a row; there must be room."""
@@ -186,6 +198,7 @@ class Block:
         place = slice(self.stop, self.stop + len(t))
         self.t[place] = t
         for name, values in data.items():
+            self._make_room(name)
             self.columns[name][place] = values
             self.given[name][place] = True
         self.stop += len(t)
@@ -194,6 +207,7 @@ class Block:
         """Write values into a row; return how many were there already."""
         replaced = 0
         for name, value in row.items():
+            self._make_room(name)
             replaced += bool(self.given[name][place])
             self.columns[name][place] = value
             self.given[name][place] = True
@@ -221,7 +235,7 @@ class Block:
     def split(self) -> Block:
         """Cut in half; return the later half."""
         middle = (self.start + self.stop) // 2
-        later = Block(0, {})
+        later = Block(0, self.kinds)
         later.capacity = later.stop = self.stop - middle
         later.t = self.t[middle : self.stop].copy()
         later.columns = {name: storage[middle : self.stop].copy() for name, storage in self.columns.items()}
@@ -231,6 +245,11 @@ class Block:
         self.t = self.t[:middle].copy()
         self.capacity = self.stop = middle
         return later
+
+    def _make_room(self, name: str) -> None:
+        if name not in self.columns:
+            self.columns[name] = self.kinds[name].empty(self.capacity)
+            self.given[name] = np.zeros(self.capacity, np.bool_)
 
     def _grow(self) -> None:
         more = max(self.capacity // 8, 64)

@@ -114,7 +114,7 @@ class Timeline:
         return dict(self._series)
 
     def add(self, name: str, entry: Field) -> Series:
-        """Add a field; rows that are there already have no value for it.
+        """Add a field; rows that are there already have no value for it, and no memory is taken for them.
 
         Raises
         ------
@@ -125,8 +125,6 @@ class Timeline:
             if name in self._columns:
                 raise ValueError(f"the timeline {self.name} has a field {name} already")
             self._columns[name] = make_column(entry)
-            for block in self._blocks:
-                block.add_column(name, self._columns[name])
             self._series[name] = Series(self, name, entry)
             return self._series[name]
 
@@ -206,7 +204,7 @@ class Timeline:
             limits = (max_points, min_stride)
             final = None if not self._rows or end <= self._newest() else self._newest()
             for name in wanted:
-                runs: list[Any] = [block.columns[name][a:b] for block, a, b in pieces]
+                runs: list[Any] = [block.values(name, a, b) for block, a, b in pieces]
                 given, times = _given(name, pieces), t
                 if isinstance(self._columns[name], Arrays):
                     # Arrays are thinned before they are stacked: one of a thousand images must not copy all of them.
@@ -225,7 +223,7 @@ class Timeline:
         column = self._columns[field]
         with self._lock:
             for block in reversed(self._blocks):
-                rows = np.flatnonzero(block.given[field][block.start : block.stop])
+                rows = np.flatnonzero(block.marks(field, block.start, block.stop))
                 if len(rows):
                     row = block.start + int(rows[-1])
                     return float(block.t[row]), column.load(block.columns[field][row])
@@ -468,7 +466,7 @@ class SeriesStore:
         Fields without any sample yet are always listed: who wants to watch them must know them.
         """
         listing = FieldList()
-        for name, line in self.timelines.items():
+        for name, line in list(self.timelines.items()):  # a copy: another thread may declare a series meanwhile
             span = line.span
             if start is not None and end is not None and span is not None and (span[1] < start or span[0] >= end):
                 continue
@@ -497,4 +495,4 @@ class SeriesStore:
 
 def _given(name: str, pieces: Sequence[Piece]) -> npt.NDArray[np.bool_]:
     """Say which rows have a value."""
-    return np.concatenate([block.given[name][a:b] for block, a, b in pieces]) if pieces else np.empty(0, np.bool_)
+    return np.concatenate([block.marks(name, a, b) for block, a, b in pieces]) if pieces else np.empty(0, np.bool_)

@@ -287,3 +287,17 @@ def test_the_cost_does_not_grow_with_the_cache():
     assert statistics.median(appends) < 1e-3
     assert statistics.median(queries) < 5e-3
     assert len(a) == 720_000
+
+
+def test_a_new_field_takes_no_memory_in_the_rows_before_it():
+    store = SeriesStore()
+    store.series("a", timeline="x", keep=1e9).append_block(np.arange(200_000.0), np.arange(200_000.0))
+    late = store.series("late", timeline="x", type="string")
+    (line,) = store.timelines.values()
+    late.append(200_000.0, "new")
+    assert sum("late" in block.columns for block in line._blocks) == 1
+    assert late.query(0, 1e6).values.tolist() == ["new"]
+    late.append(5.0, "old")
+    assert late.query(0, 1e6).t.tolist() == [5.0, 200_000.0]
+    assert late.latest() == (200_000.0, "new")
+    assert len(late) == 2
