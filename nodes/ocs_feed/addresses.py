@@ -13,9 +13,16 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-__all__ = ["FeedAddress", "Source", "Subscription", "chosen", "subscriptions"]
+__all__ = ["FeedAddress", "Source", "Subscription", "chosen", "part_of_address", "subscriptions"]
 
 _WILD = frozenset("*?[")
+
+
+def part_of_address(value: str) -> str:
+    """Return the text when it can stand in a WAMP address; raise ValueError otherwise."""
+    if any(sign.isspace() or sign == "#" for sign in value) or "" in value.split("."):
+        raise ValueError(f"{value!r} cannot be part of an address: no blanks, no #, no empty part between dots")
+    return value
 
 
 class FeedAddress(BaseModel):
@@ -29,9 +36,7 @@ class FeedAddress(BaseModel):
     @field_validator("target", "feed")
     @classmethod
     def _speakable(cls, value: str) -> str:
-        if any(sign.isspace() or sign == "#" for sign in value) or "" in value.split("."):
-            raise ValueError(f"{value!r} cannot be part of an address: no blanks, no #, no empty part between dots")
-        return value
+        return part_of_address(value)
 
     @property
     def is_pattern(self) -> bool:

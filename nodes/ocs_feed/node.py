@@ -15,12 +15,19 @@ from typing import Any, Literal
 
 from autobahn.wamp.exception import ApplicationError
 from autobahn.wamp.types import EventDetails, SubscribeOptions
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from twisted.internet.defer import inlineCallbacks
 from twisted.logger import Logger
 
 from sisockdaq.base import DataNodeServer
-from sisockdaq.nodes.ocs_feed.addresses import FeedAddress, Source, Subscription, chosen, subscriptions
+from sisockdaq.nodes.ocs_feed.addresses import (
+    FeedAddress,
+    Source,
+    Subscription,
+    chosen,
+    part_of_address,
+    subscriptions,
+)
 from sisockdaq.nodes.ocs_feed.cache import COUNTS, FeedCache, Limits, Prefix
 
 __all__ = ["STATUS", "OcsFeed"]
@@ -84,6 +91,11 @@ class OcsFeed(DataNodeServer):
         max_samples: int = Field(
             1_000_000, ge=1, description="Most samples of a field, whatever their age; 200 Hz for an hour is 720,000."
         )
+
+        @field_validator("address_root")
+        @classmethod
+        def _speakable(cls, value: str | None) -> str | None:
+            return value if value is None else part_of_address(value)
 
         @model_validator(mode="after")
         def _some_feed(self) -> OcsFeed.Options:

@@ -144,9 +144,8 @@ def test_after_a_restart_of_the_router_it_hears_the_feed_again(private_network: 
     assert network.wait_for("again::a", samples=2) == [1, 2]
 
 
-def test_where_the_router_forbids_it_the_node_stays_and_says_so(private_network: Any) -> None:
-    network = private_network(())
-    running = network.start(OcsFeed, name="deaf", target="A", feed="x")
+def test_where_the_router_forbids_it_the_node_stays_and_says_so(network: Network) -> None:
+    running = network.start(OcsFeed, name="deaf", target="A", feed="x", address_root="elsewhere")
     assert network.wait_for("deaf::ocs_feed.subscriptions")[-1] == 0
     assert running.call(running.node.status)["subscriptions"] == 0
 

@@ -261,7 +261,7 @@ messages = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(messages, st.lists(anything, max_size=2))
 def test_nothing_that_comes_raises_or_costs_a_good_block(drawn, arguments):
     """Good blocks, between and inside messages of anything, are kept whole; every message is accounted for."""
