@@ -40,6 +40,9 @@ CERTIFICATE = Path(".crossbar/server_cert.pem")
 OLD_NAMES = {"g3_archive": "g3_reader"}
 """Names on the network by which the dashboards of existing sites know a node whose type is called otherwise."""
 
+_AS_IF_NOT_SET = {"MAX_POINTS": "0"}
+"""Values that stood for "no limit" in sisock's nodes, as leaving the variable out did."""
+
 _SECRET_WORDS = ("SECRET", "PASSW", "TOKEN")
 """A variable with one of these in its name is never shown."""
 
@@ -195,7 +198,7 @@ def checked_options(
     source: dict[str, str] = {}
     for one in option_variables(model):
         text = environ.get(one.variable)
-        if text and one.option not in given and one.option not in values:
+        if text and text != _AS_IF_NOT_SET.get(one.variable) and one.option not in given and one.option not in values:
             values[one.option] = text
             source[one.option] = f"{one.variable}: {_shown(one.variable, text)}"
     try:
