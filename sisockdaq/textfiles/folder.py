@@ -293,7 +293,12 @@ class Folder:
         found = {}
         for field in self.fields:
             after = math.nextafter(self._fed.get(field, -math.inf), math.inf)
-            samples, _ = self.read(field, after, math.inf, terminated=True)
+            try:
+                samples, _ = self.read(field, after, math.inf, terminated=True)
+            except ReplyInvalid:  # a whole archive was put into the folder; that is nothing to be fed
+                self._fed[field] = self._latest(field)
+                self.skipped += MOST_ROWS
+                continue
             if len(samples):
                 self._fed[field] = float(samples.t[-1])
                 self.skipped += max(len(samples) - most, 0)

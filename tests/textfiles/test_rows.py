@@ -19,7 +19,9 @@ numbers = st.one_of(
     st.tuples(st.integers(-999, 999), st.integers(0, 6)).map(lambda pair: f"{pair[0] / 7:+.{pair[1]}f}"),
     st.sampled_from([".5", "5.", "-0", "-0.0", "+3", "nan", "NaN", "inf", "1e5", "-1E-300"]),
 )
-words = st.one_of(numbers, st.sampled_from(["#", "#1", "x", ".", "-", "1..2", "1-2", "1_0", "0x10", "--1", "1.2.3", "é"]))
+words = st.one_of(
+    numbers, st.sampled_from(["#", "#1", "x", ".", "-", "1..2", "1-2", "1_0", "0x10", "--1", "1.2.3", "é"])
+)
 spaces = st.sampled_from([" ", "  ", "\t", " \t "])
 
 
@@ -57,9 +59,10 @@ def test_every_row_is_what_float_says(text: bytes) -> None:
     found = parse(text)
     np.testing.assert_array_equal(found.t, [t for t, _ in rows])
     np.testing.assert_array_equal(found.values, [value for _, value in rows])
-    assert np.array_equal(np.signbit(found.values), np.signbit([value for _, value in rows])) or np.isnan(
-        found.values
-    ).any()
+    assert (
+        np.array_equal(np.signbit(found.values), np.signbit([value for _, value in rows]))
+        or np.isnan(found.values).any()
+    )
     assert found.broken == broken
     assert bool(found.first_broken) == bool(broken)
 
