@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import numpy as np
-
 from sisockdaq.nodes.ocs_feed.addresses import Source
 from sisockdaq.nodes.ocs_feed.messages import FAULTS, Column, FeedBlock, ValueType, read_message
+
 from sisockdaq.series import Series, Timeline
 
 __all__ = ["COUNTS", "Declare", "FeedCache", "Limits", "Prefix"]
@@ -222,9 +222,7 @@ class FeedCache:
             kind = "number"
         if column.type is None and kind == "bool":
             return None
-        if kind not in known.series and not (
-            self._room_for(source, full) and self._make(source, full, kind, known)
-        ):
+        if kind not in known.series and not (self._room_for(source, full) and self._make(source, full, kind, known)):
             return None
         if kind != known.type:
             self._count("type_changes", source, f"{full} was a {known.type}, now it is a {kind}", full, len(column))

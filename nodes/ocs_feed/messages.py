@@ -203,8 +203,10 @@ def _speakable(values: list[str | None]) -> list[str | None]:
     try:
         "".join(value for value in values if value is not None).encode()
     except UnicodeEncodeError:
-        return [None if value is None else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-                for value in values]
+        return [
+            None if value is None else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+            for value in values
+        ]
     return values
 
 

@@ -16,10 +16,6 @@ from typing import Any, Literal
 from autobahn.wamp.exception import ApplicationError
 from autobahn.wamp.types import EventDetails, SubscribeOptions
 from pydantic import Field, field_validator, model_validator
-from twisted.internet.defer import inlineCallbacks
-from twisted.logger import Logger
-
-from sisockdaq.base import DataNodeServer
 from sisockdaq.nodes.ocs_feed.addresses import (
     FeedAddress,
     Source,
@@ -29,6 +25,10 @@ from sisockdaq.nodes.ocs_feed.addresses import (
     subscriptions,
 )
 from sisockdaq.nodes.ocs_feed.cache import COUNTS, FeedCache, Limits, Prefix
+from twisted.internet.defer import inlineCallbacks
+from twisted.logger import Logger
+
+from sisockdaq.base import DataNodeServer
 
 __all__ = ["STATUS", "OcsFeed"]
 
@@ -59,9 +59,7 @@ class OcsFeed(DataNodeServer):
             description="For one feed: the agent's instance-id.",
             json_schema_extra={"environment": "TARGET"},
         )
-        feed: str | None = Field(
-            None, description="For one feed: its name.", json_schema_extra={"environment": "FEED"}
-        )
+        feed: str | None = Field(None, description="For one feed: its name.", json_schema_extra={"environment": "FEED"})
         feeds: list[FeedAddress] = Field(
             [], description="Several feeds, each `{target: …, feed: …}`; both may be patterns such as `LSA*`."
         )

@@ -90,7 +90,9 @@ def test_names_and_patterns_in_one_node_and_malformed_blocks_between(network: Ne
         "LSA33.temperatures.ch1": "number",
         "bluefors.pressures.p1": "number",
     }
-    reply = network.call("consumer.fridge.get_data", ["LSA22YE.temperatures.state", "LSA22YE.temperatures.locked"], 1, 0)
+    reply = network.call(
+        "consumer.fridge.get_data", ["LSA22YE.temperatures.state", "LSA22YE.temperatures.locked"], 1, 0
+    )
     assert reply["data"] == {
         "LSA22YE.temperatures.state": ["cold", "cold"],
         "LSA22YE.temperatures.locked": [True, False],

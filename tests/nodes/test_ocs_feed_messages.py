@@ -139,7 +139,9 @@ def test_a_faulty_column_costs_only_itself():
     assert made.faults() == {"faulty_lengths": 1, "faulty_name": 1}
 
 
-@pytest.mark.parametrize("arguments", [[], [None], ["text"], [[{}]], [[{}, {}, {}]], [{}, {}], [[None, {}]], [[[], {}]]])
+@pytest.mark.parametrize(
+    "arguments", [[], [None], ["text"], [[{}]], [[{}, {}, {}]], [{}, {}], [[None, {}]], [[[], {}]]]
+)
 def test_what_is_no_message_is_counted(arguments):
     made = Cache()
     made.cache.take(LAKESHORE, arguments, NOW)
