@@ -28,6 +28,7 @@ from sisockdaq.client._client import (
     is_running,
     known_sites,
 )
+from sisockdaq.client._serving import ServingClient
 
 __all__ = [
     "Client",
@@ -36,6 +37,7 @@ __all__ = [
     "Image",
     "Run",
     "Sample",
+    "ServingClient",
     "Table",
     "Watch",
     "is_running",

@@ -8,6 +8,7 @@ question, asks the nodes in parallel, each under a deadline, and joins what came
 from __future__ import annotations
 
 import difflib
+import math
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -44,6 +45,9 @@ an archive may have got it since."""
 
 ARCHIVE_DEADLINE = 3.0
 """Time that nodes which were not asked by name get to say whether they are archives [s]."""
+
+_PLAIN_VALUES = 50_000
+"""Values, times among them, of a plain reply that is surely below 1 MiB, which older nodes cannot exceed."""
 
 _HALVINGS = 12
 """How often a span is halved when an older node says that it holds more data than it will send."""
@@ -138,11 +142,12 @@ class Catalog:
             Why the node did not answer.
         """
         self.listings([node], fresh=fresh)
-        error = self._known[node].error
-        if error is None:
-            return self._known[node].fields
         with self._lock:
-            del self._known[node]
+            known = self._known.get(node)
+            if known is not None and known.error is None:
+                return known.fields
+            self._known.pop(node, None)
+        error = known.error if known else NodeNotFound(node)  # it went in this moment
         if isinstance(error, NodeNotFound):
             names = [str(entry["name"]) for entry in self.nodes()]
             raise NodeNotFound(
@@ -217,28 +222,55 @@ class Asker:
         self._catalog = catalog
 
     def get(
-        self, names: Sequence[str], start: float, end: float, max_points: int | None, min_stride: float | None
+        self,
+        names: Sequence[str],
+        start: float,
+        end: float,
+        max_points: int | None,
+        min_stride: float | None,
+        *,
+        bear: bool = False,
     ) -> Dataset:
-        """Return the samples of full names in ``[start, end)``; see `Client.get`."""
+        """Return the samples of full names in ``[start, end)``; see `Client.get`.
+
+        With ``bear``, a field that cannot be had is in the answer's ``errors``, and the others are had all the same.
+        """
         begin, _ = resolve_interval(start, end, time.time())
         if not names:
             raise FieldUnknown("no field was named", remedy=f'name at least one, as "node{SEPARATOR}field"')
         if max_points is not None and max_points < 1:
             raise ConfigurationError(f"max_points is {max_points}; it must be at least 1")
-        plan = {name: self._catalog.sources(name) for name in dict.fromkeys(names)}
+        failed: dict[str, SisockdaqError] = {}
+        plan = self._plan(names, failed)
+        if failed and not bear:
+            raise next(iter(failed.values()))
         replies, errors = self._ask(plan, start, end, max_points, min_stride)
         if short := [name for name, sources in plan.items() if not _reaches_back(sources[-1], replies, begin)]:
             self._catalog.look_again(short)
-            known, plan = plan, {name: self._catalog.sources(name) for name in plan}
+            known, plan = plan, self._plan(plan, failed)
             if plan != known:
                 replies, errors = self._ask(plan, start, end, max_points, min_stride)
         problems = [problem for reply in replies.values() for problem in reply.problems]
         problems += [f"{node}: {error.message}" for node, error in errors.items()]
-        data = {
-            name: self._joined(name, sources, replies, errors, max_points, min_stride, problems)
-            for name, sources in plan.items()
-        }
-        return Dataset(data, problems)
+        data: dict[str, FieldData] = {}
+        for name, sources in plan.items():
+            try:
+                data[name] = self._joined(name, sources, replies, errors, max_points, min_stride, problems)
+            except SisockdaqError as error:
+                failed[name] = error
+        if failed and not bear:
+            raise next(iter(failed.values()))
+        return Dataset(data, problems, failed)
+
+    def _plan(self, names: Iterable[str], failed: dict[str, SisockdaqError]) -> dict[str, list[Source]]:
+        """Find out who has each field; what nobody has goes to ``failed``."""
+        plan = {}
+        for name in dict.fromkeys(names):
+            try:
+                plan[name] = self._catalog.sources(name)
+            except SisockdaqError as error:
+                failed[name] = error
+        return plan
 
     def samples(self, source: Source, start: float, end: float) -> Samples:
         """Return one source's own samples, without others that may have the field."""
@@ -291,7 +323,7 @@ class Asker:
         for node, wanted in fields.items():
             try:
                 if node in plain:
-                    replies[node] = self._plain(node, wanted, start, end, min_stride)
+                    replies[node] = self._plain(node, wanted, start, end, min_stride, max_points)
                 else:
                     replies[node] = self._network.result(asked[node])
             except NotAuthorized:
@@ -340,10 +372,20 @@ class Asker:
             f"consumer.{node}.get_arrays", list(fields), start, end, max_points=max_points, min_stride=min_stride
         )
 
-    def _plain(self, node: str, fields: Sequence[str], start: float, end: float, min_stride: float | None) -> Reply:
+    def _plain(
+        self,
+        node: str,
+        fields: Sequence[str],
+        start: float,
+        end: float,
+        min_stride: float | None,
+        max_points: int | None = None,
+    ) -> Reply:
         """Ask an older node with the plain call; a span with too much data for it is asked in halves."""
         listing = self._catalog.listing(node)
         begin, stop = resolve_interval(start, end, time.time())
+        if min_stride is None and max_points is not None:
+            min_stride = _stride_of_one_message(listing, fields, stop - begin)
         spans, done = [(begin, stop, 0)], Reply()
         pieces: dict[str, list[Samples]] = {name: [] for name in fields}
         while spans:
@@ -368,6 +410,19 @@ class Asker:
                 raise ReplyInvalid(f"{node} has more data of {name} than it will send")
             done.samples[name] = merge(parts)[0]
         return done
+
+
+def _stride_of_one_message(listing: FieldList, fields: Sequence[str], span: float) -> float | None:
+    """Return a stride with which a plain reply fits into one message; None where it fits whole.
+
+    An older node thins without regard to extremes, so it is asked to no more than its reply needs.
+    """
+    lines = {listing.fields[name].timeline for name in fields if name in listing.fields}
+    intervals = [listing.timelines[line].interval for line in lines if line in listing.timelines]
+    values = [span / interval if interval else math.inf for interval in intervals]
+    if sum(values) * (1 + len(fields)) <= _PLAIN_VALUES:
+        return None
+    return span * (1 + len(fields)) / _PLAIN_VALUES
 
 
 def _reaches_back(source: Source, replies: dict[str, Reply], begin: float) -> bool:

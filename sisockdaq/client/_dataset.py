@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sisockdaq.errors import ConfigurationError
+from sisockdaq.errors import ConfigurationError, SisockdaqError
 from sisockdaq.schema import Axis, Field, FieldType
 
 __all__ = ["Dataset", "FieldData", "FieldRow", "Image", "NodeRow", "Table"]
@@ -65,11 +65,20 @@ class FieldData:
 
 
 class Dataset(Mapping[str, FieldData]):
-    """Samples by full name. ``problems`` names what could not be had, and why; empty when all came."""
+    """Samples by full name. ``problems`` names what could not be had, and why; empty when all came.
 
-    def __init__(self, fields: Mapping[str, FieldData], problems: list[str] | None = None) -> None:
+    ``errors`` holds the reason by name for fields of which nothing could be had, where the question bears that.
+    """
+
+    def __init__(
+        self,
+        fields: Mapping[str, FieldData],
+        problems: list[str] | None = None,
+        errors: Mapping[str, SisockdaqError] | None = None,
+    ) -> None:
         self._fields = dict(fields)
         self.problems = list(problems or [])
+        self.errors = dict(errors or {})
 
     def __getitem__(self, name: str) -> FieldData:
         return self._fields[name]

@@ -12,18 +12,18 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any
 
 from autobahn.wamp.exception import ApplicationError
-from autobahn.wamp.types import CallOptions, ComponentConfig
+from autobahn.wamp.types import ComponentConfig
 from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.threadable import isInIOThread
 
+from sisockdaq._wamp.arrays import call_arrays
 from sisockdaq._wamp.link import Credentials, Endpoint, Link, LinkedSession, call_within, error_of, the_reactor
 from sisockdaq._wamp.reactor import ensure_reactor
-from sisockdaq.errors import ConnectionFailed, DeadlineExceeded, NodeNotFound, ReplyInvalid
+from sisockdaq.errors import ConnectionFailed, DeadlineExceeded, NodeNotFound
 from sisockdaq.schema import FieldList, Reply
-from sisockdaq.wire import Assembler
 
 __all__ = ["Network", "Subscription", "submit"]
 
@@ -147,6 +147,27 @@ class Network:
             self.close()
             raise
 
+    def begin(self) -> Deferred[None]:
+        """Begin to connect, in the reactor's thread and without waiting for a router that is not there yet.
+
+        The Deferred fires when the network was left, or fails with the error that makes further tries useless.
+        """
+        self._link = Link(self.session, self.endpoint)
+        ended = self._link.start()
+        self._link.when_done().addErrback(self._given_up)
+        return ended
+
+    def leave(self) -> Deferred[Any]:
+        """Leave the network, in the reactor's thread; for who came with `begin`."""
+        self._closed = True
+        left: Deferred[Any] = maybeDeferred(self._close)
+        return left
+
+    @property
+    def failure(self) -> BaseException | None:
+        """Why there is no connection, as far as is known."""
+        return None if self._link is None else self._link.failure
+
     def close(self) -> None:
         """Leave the network; calls under way fail with `ConnectionFailed`."""
         if self._closed:
@@ -183,6 +204,16 @@ class Network:
         self.result(submit(self._subscribe, subscription), self.deadline)
         return subscription
 
+    def listen(self, topic: str, handler: Callable[..., None], on_entered: Callable[[], None]) -> Subscription:
+        """Listen to ``B.<topic>`` from the next login on; `on_entered` is called each time the subscription stands.
+
+        Waits for nothing, so that the connection need not have been made.
+        """
+        subscription = Subscription(self, self.uri(topic), handler)
+        subscription.rejoined = on_entered
+        self._subscriptions.add(subscription)
+        return subscription
+
     def result(self, future: Future[Any], deadline: float | None = None) -> Any:
         """Wait for a Future that keeps its own deadline; None: as long as it keeps one on silence."""
         if isInIOThread():
@@ -217,15 +248,15 @@ class Network:
 
     def _joined(self) -> None:
         self.generation += 1
+        known = tuple(self._subscriptions)  # a call that waits may add one, and enters it itself
         waiting, self._waiting = self._waiting, []
         for one in waiting:
             one.callback(None)
-        if self.generation > 1:
-            for subscription in tuple(self._subscriptions):
-                subscription.enter().addCallbacks(
-                    lambda _, subscription=subscription: subscription.rejoined and subscription.rejoined(),
-                    lambda failure: _log.warn("{error}", error=str(failure.value)),
-                )
+        for subscription in known:
+            subscription.enter().addCallbacks(
+                lambda _, subscription=subscription: subscription.rejoined and subscription.rejoined(),
+                lambda failure: _log.warn("{error}", error=str(failure.value)),
+            )
 
     def _given_up(self, failure: Failure) -> None:
         self._final = failure.value or ConnectionFailed("the connection was given up")
@@ -277,36 +308,8 @@ class Network:
     @inlineCallbacks
     def _arrays(self, silence: float, procedure: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         yield self._when_joined(silence)
-        assembler = Assembler()
-        refused: list[Exception] = []
-
-        def progress(message: Any) -> None:
-            timer.reset(silence)
-            try:
-                assembler.add(message)
-            except (ReplyInvalid, MemoryError) as error:
-                refused.append(error)
-                result.cancel()
-
-        def expire() -> None:
-            came = f"after {assembler.received} of {assembler.expected} bytes" if assembler.expected else ""
-            refused.append(DeadlineExceeded(f"{procedure} said nothing for {silence:g} s {came}".rstrip()))
-            result.cancel()
-
-        result: Deferred[Any] = self.session.call(procedure, *args, options=CallOptions(on_progress=progress), **kwargs)
-        timer = the_reactor().callLater(silence, expire)
-        try:
-            message = yield result
-            return assembler.finish(message)
-        except MemoryError:
-            raise ReplyInvalid("the reply does not fit in memory", remedy="give max_points, or ask less") from None
-        except Exception as error:  # whatever ended the call, the first reason that is known here goes before it
-            if refused:
-                raise refused[0] from None
-            raise error_of(error, procedure) from None
-        finally:
-            if timer.active():
-                timer.cancel()
+        reply = yield call_arrays(self.session, silence, procedure, *args, **kwargs)
+        return reply
 
     @inlineCallbacks
     def _listing(self, deadline: float, node: str) -> Any:

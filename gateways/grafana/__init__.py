@@ -1,0 +1,11 @@
+"""The gateway to Grafana and Prometheus: any field of the network, live and archived, in a panel.
+
+`pages` is the HTTP that dashboards speak; `questions`, `targets`, `times`, `listings`, `replies` and `annotations` are
+pure and turn requests into questions and samples into replies; `asking` asks the nodes; `metrics` is for Prometheus.
+"""
+
+from __future__ import annotations
+
+from sisockdaq.gateways.grafana.node import Grafana
+
+__all__ = ["Grafana"]
