@@ -68,11 +68,7 @@ def test_old_and_new_nodes_are_read_by_old_and_new_readers(archives, old_network
             names = {entry["name"] for entry in found["found"]}
             assert names == {"camera", *OLD_NODES}
             read = {answer["read"]: answer for answer in bridge.said("read")}
-            assert (
-                read["camera"]["fields"]
-                == {"exposure": {"description": None, "timeline": "exposure", "type": "number", "units": "s"}}
-                or "exposure" in read["camera"]["fields"]
-            )
+            assert read["camera"]["fields"]["exposure"]["units"] == "s"
             assert read["camera"]["data"]["data"]["exposure"] == [0.1, 0.2]
             timeline = read["camera"]["fields"]["exposure"]["timeline"]
             assert read["camera"]["data"]["timeline"][timeline]["t"] == [10.0, 11.0]
