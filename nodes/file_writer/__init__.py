@@ -2,6 +2,9 @@
 
 The work is done by `sisockdaq.nexus.engine`; this node gives it the site's sources and facts, offers ``start``,
 ``stop`` and ``status`` to the role control, and publishes progress and closed files.
+
+With ``record:`` it also records series of other nodes (`sisockdaq.recording`), all the time and apart from any
+acquisition. A writer that is only to do this needs no detector.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from sisockdaq.nexus.engine import WriterEngine
 from sisockdaq.nexus.facts import detector_facts, geometry_facts, site_mask
 from sisockdaq.nexus.fileset import ClosedFile
 from sisockdaq.nexus.options import EngineOptions
+from sisockdaq.recording import Recorder, RecordingOptions
 
 __all__ = ["FileWriter"]
 
@@ -36,6 +40,22 @@ _STATUS_FIELDS: dict[str, tuple[str, str | None, str]] = {
     "frames_discarded": ("frames_discarded", None, "Frames that came but could not be written."),
 }
 """Number fields of the timeline "status": name → (key of the engine's status, units, description)."""
+
+_RECORDING_FIELDS: dict[str, tuple[str | None, str]] = {
+    "samples_recorded": (None, "Samples of series that are in files."),
+    "samples_lost": (None, "Samples that came but are known to be lost."),
+    "recording_gaps": (None, "Stretches of series that a node no longer had when it was asked."),
+    "recording_fields": (None, "Fields that are recorded."),
+    "recording_queue": ("B", "Memory of samples that wait for the disk."),
+    "recording_bytes": ("B", "Bytes written for series."),
+}
+"""Number fields of the timeline "recording": name → (units, description)."""
+
+_RECORDING_TEXTS = {
+    "recording_file": "The series file that grows.",
+    "recording_gap": "The latest gap.",
+    "recording_problem": "What is wrong with the recording; empty when all is well.",
+}
 
 
 class FileWriter(DataNodeServer):
@@ -58,9 +78,39 @@ class FileWriter(DataNodeServer):
             1.0, gt=0, le=60, description="Time between flushes [s]: what the death of the process may cost."
         )
         overwrite: bool = Field(False, description="Whether files of the same name give way, or refuse a start.")
+        record: list[str] = Field(
+            [],
+            description="Series that are recorded: nodes, or node::field, with * and ?. Such a writer needs no images.",
+        )
+        recording: RecordingOptions = Field(default_factory=RecordingOptions, description="How series are recorded.")
 
     def setup(self) -> Any:
         """Declare the fields; read the mask and the geometry and begin to consume, in a thread."""
+        self.engine: WriterEngine | None = None
+        self.recorder: Recorder | None = None
+        if self._writes_images():
+            self._declare_acquisitions()
+        self.register_control("start", self.start, in_thread=True)
+        self.register_control("stop", self.stop, in_thread=True)
+        self.register_control("status", self.status)
+        if self.options.record:
+            self._declare_recording()
+            options = self.options
+            self.recorder = Recorder(
+                self, options.record, self._root(), options.recording, flush_interval=options.flush_interval
+            )
+            self.recorder.recording.on_closed = self._publish_series_file
+        return self.in_thread(self._begin)
+
+    def teardown(self) -> Any:
+        """Close the files in order."""
+        return self.in_thread(self._end)
+
+    def after_onJoin(self, details: Any) -> Any:  # noqa: N802 - sisock's name
+        """Follow the feeds that are recorded."""
+        return self.recorder.joined() if self.recorder is not None else None
+
+    def _declare_acquisitions(self) -> None:
         for name, (_, units, about) in _STATUS_FIELDS.items():
             self.series(name, units=units, description=about, timeline="status", keep=86400)
         for name, about in (("state", "READY or WRITING."), ("acquisition", "The current or last acquisition.")):
@@ -68,15 +118,20 @@ class FileWriter(DataNodeServer):
         self.series("message", type="string", description="How the acquisition fares.", timeline="status", keep=86400)
         self.series("last_file", type="string", description="A data file that was closed.", timeline="files")
         self.series("images", description="Images in that file.", timeline="files")
-        self.register_control("start", self.start, in_thread=True)
-        self.register_control("stop", self.stop, in_thread=True)
-        self.register_control("status", self.status)
-        self.engine: WriterEngine | None = None
-        return self.in_thread(self._begin)
 
-    def teardown(self) -> Any:
-        """Close the files in order."""
-        return self.in_thread(self.engine.close) if self.engine is not None else None
+    def _declare_recording(self) -> None:
+        for name, (units, about) in _RECORDING_FIELDS.items():
+            self.series(name, units=units, description=about, timeline="recording", keep=86400)
+        for name, about in _RECORDING_TEXTS.items():
+            self.series(name, type="string", description=about, timeline="recording", keep=86400)
+        self.series("last_series_file", type="string", description="A series file that was closed.",
+                    timeline="series_files", keep=86400)  # fmt: skip
+        self.series("samples", description="Samples in that file.", timeline="series_files", keep=86400)
+
+    def _writes_images(self) -> bool:
+        """Whether there are images to write; a writer that only records series needs none."""
+        sources = self.site.image_sources() if self.site is not None else []
+        return bool(self.options.frames is not None or sources or not self.options.record)
 
     def start(
         self,
@@ -103,11 +158,26 @@ class FileWriter(DataNodeServer):
         return self._running().status()
 
     def _running(self) -> WriterEngine:
+        if self.engine is None and self.recorder is not None and not self._writes_images():
+            raise ConfigurationError(f"{self.name} only records series", remedy="set frames: to write images")
         if self.engine is None:
             raise ConfigurationError("the writer is not ready yet")
         return self.engine
 
     def _begin(self) -> None:
+        if self._writes_images():
+            self._begin_acquisitions()
+        if self.recorder is not None:
+            self.recorder.open()
+            self.every(1.0, self._publish_recording)
+
+    def _end(self) -> None:
+        if self.recorder is not None:
+            self.recorder.close()
+        if self.engine is not None:
+            self.engine.close()
+
+    def _begin_acquisitions(self) -> None:
         facts: dict[str, Any] = {}
         mask: npt.NDArray[np.uint32] | None = None
         if self.site is not None and self.site.detector is not None:
@@ -175,3 +245,11 @@ class FileWriter(DataNodeServer):
 
     def _publish_file(self, acquisition: str, closed: ClosedFile) -> None:
         self.store.timelines["files"].append(time.time(), {"last_file": str(closed.path), "images": closed.images})
+
+    def _publish_recording(self) -> None:
+        assert self.recorder is not None
+        self.store.timelines["recording"].append(time.time(), self.recorder.status())
+
+    def _publish_series_file(self, path: Path, samples: int) -> None:
+        values = {"last_series_file": str(path), "samples": samples}
+        self.store.timelines["series_files"].append(time.time(), values)

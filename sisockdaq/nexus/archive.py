@@ -1,6 +1,7 @@
 """Serve what is in a folder of our files under the names it had live. No network: the archive node is a face on it.
 
 Names: a field is ``<node>::<field>`` (``integrator::total``, ``receiver::image``), its timeline ``<node>::<timeline>``.
+Frame files and series files are served side by side (`series_archive`); of a field that is in both, each time once.
 
 ``finalized_until`` of an answer is the time before which the files will not change any more: that of the last row, but
 where a file still grows, that of its last row before the first hole. Samples after it may still come.
@@ -14,7 +15,8 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -24,9 +26,13 @@ import numpy.typing as npt
 
 from sisockdaq.downsample import thin
 from sisockdaq.errors import FieldUnknown, FileUnreadable, ReplyInvalid
+from sisockdaq.merge import merge
+from sisockdaq.nexus._opening import ReaderPool
 from sisockdaq.nexus.index import DataFileRow, Index, SourceRow, Stamp, stamp
 from sisockdaq.nexus.layout import acquisition_of
-from sisockdaq.nexus.reader import DataFileReader, FieldSummary, file_state, read_data_file, read_master
+from sisockdaq.nexus.reader import DataFileReader, FieldSummary, file_state, read_master
+from sisockdaq.nexus.series_archive import SeriesArchive
+from sisockdaq.nexus.series_file import is_series_file
 from sisockdaq.schema import SEPARATOR, Axis, Field, FieldList, Reply, Samples, Timeline, split_name
 
 __all__ = ["Archive"]
@@ -49,29 +55,45 @@ class Archive:
 
     def __init__(self, root: Path, index: Index) -> None:
         self.root, self.index = root, index
+        self.pool = ReaderPool()
+        self.series = SeriesArchive(index, self.pool)
         self._lock = threading.Lock()
+        self._times = lru_cache(maxsize=256)(self._read_times)
+        self._axes = lru_cache(maxsize=1024)(self._read_axes)
+
+    def close(self) -> None:
+        """Close all files and the index."""
+        self.pool.close()
+        self.index.close()
 
     # Finding files.
 
     def scan(self) -> int:
         """Look through the whole folder; return how many files were read (new, changed or growing)."""
         with self._lock:
-            known = self.index.stamps()
+            known = {**self.index.stamps(), **self.series.index.stamps()}
             found = {os.fspath(path): path for path in _candidates(self.root)}
-            self.index.forget(known.keys() - found.keys())
+            self._forget(known.keys() - found.keys())
             return sum(self._read_if_changed(path, known.get(name)) for name, path in found.items())
 
     def refresh(self, paths: Sequence[Path] = ()) -> int:
         """Read those files, if they are ours, and all that grow or may grow again; return how many were read."""
         with self._lock:
-            known = self.index.stamps()
-            wanted = {os.fspath(path): path for path in paths if acquisition_of(path.name) is not None}
+            known = {**self.index.stamps(), **self.series.index.stamps()}
+            wanted = {os.fspath(path): path for path in paths if is_ours(path.name)}
             wanted |= {name: Path(name) for name, (_, state) in known.items() if state in ("growing", "left")}
             gone = [name for name, path in wanted.items() if not path.exists()]
-            self.index.forget(gone)
+            self._forget(gone)
             return sum(
                 self._read_if_changed(path, known.get(name)) for name, path in wanted.items() if name not in gone
             )
+
+    def _forget(self, names: Iterable[str]) -> None:
+        gone = list(names)
+        self.index.forget(gone)
+        self.series.index.forget(gone)
+        for name in gone:
+            self.pool.forget(Path(name))
 
     def _read_if_changed(self, path: Path, known: tuple[Stamp, str] | None) -> bool:
         try:
@@ -80,6 +102,9 @@ class Archive:
             return False  # gone since it was listed; the next look forgets it
         if known is not None and known[0] == seen and known[1] != "growing":
             return False
+        if is_series_file(path.name):
+            self.series.look(path, seen, known)
+            return True
         named = acquisition_of(path.name)
         is_master = named is not None and named[1] == 0
         try:
@@ -94,7 +119,7 @@ class Archive:
     def _read_data_file(self, path: Path, seen: Stamp) -> None:
         # Asked first: only what is read once nobody has the file open any more is all that it will ever hold.
         state = file_state(path, finished=False)
-        summary = read_data_file(path, DataFileReader.summary)
+        summary = self.pool.read(DataFileReader, path, DataFileReader.summary)
         self.index.put_data_file(summary, "finished" if summary.finished else state, seen)
 
     # What there is.
@@ -121,6 +146,7 @@ class Archive:
             listing.timelines[timeline] = Timeline(
                 interval=seconds / intervals if intervals and seconds > 0 else None, fields=members
             )
+        self.series.add_fields(listing, start, end)
         return listing
 
     def _entries(self, row: SourceRow, timeline: str) -> list[tuple[str, Field]]:
@@ -133,7 +159,7 @@ class Archive:
     def _field(self, row: SourceRow, about: FieldSummary, timeline: str) -> Field:
         if not about.shape:
             return Field(timeline=timeline, type="number", units=about.units, description=about.description)
-        axes = _axes(row.path, row.source, about.name) if about.axis else ()
+        axes = self._axes(row.path, row.source, about.name) if about.axis else ()
         return Field(
             timeline=timeline,
             type="array",
@@ -161,12 +187,13 @@ class Archive:
 
     def status(self) -> dict[str, Any]:
         """Return the numbers of files by state, and what is wrong with the broken ones."""
-        counts = self.index.counts()
+        counts, problems = Counter(self.index.counts()), self.index.problems() | self.series.index.problems()
+        counts.update(self.series.index.counts())
         return {
             "files_whole": counts.get("finished", 0) + counts.get("left", 0),
             "files_growing": counts.get("growing", 0),
-            "files_broken": len(self.index.problems()),
-            "problems": self.index.problems(),
+            "files_broken": len(problems),
+            "problems": problems,
         }
 
     # Data.
@@ -187,23 +214,30 @@ class Archive:
         ReplyInvalid
             When the answer would be too large.
         """
-        reply = Reply()
+        reply = Reply(problems=[])
+        recorded = self.series.get(fields, start, end, reply.problems, max_points=max_points)
         for name in fields:
-            source, field = split_name(name)
-            rows = self.index.sources(start, end, source)
-            about = next((found for row in reversed(rows) if (found := self._about(row, field))), None)
-            if about is None:
-                known = any(self._about(row, field) for row in self.index.sources(source=source)[-1:])
-                reply.samples[name] = Samples.empty()
-                if not known:
-                    reply.unknown.append(name)
-                continue
-            samples = self._read(rows, field, about, start, end, max_points)
-            samples = thin(samples, max_points, min_stride)
-            samples.timeline = f"{source}{SEPARATOR}{rows[-1].timeline}"
-            samples.finalized_until = self.index.settled_until(source)
-            reply.samples[name] = samples
+            found = self._frames(name, start, end, max_points), recorded.get(name)
+            parts = [part for part in found if part is not None]
+            if not parts:
+                reply.unknown.append(name)
+            joined, problems = merge(parts) if parts else (Samples.empty(), [])
+            reply.problems += [f"{name}: {problem}" for problem in problems]
+            reply.samples[name] = thin(joined, max_points, min_stride)
         return reply
+
+    def _frames(self, name: str, start: float, end: float, max_points: int | None) -> Samples | None:
+        """Return a field's samples from the files of acquisitions; None where none has such a field."""
+        source, field = split_name(name)
+        rows = self.index.sources(start, end, source)
+        about = next((found for row in reversed(rows) if (found := self._about(row, field))), None)
+        if about is None:
+            known = any(self._about(row, field) for row in self.index.sources(source=source)[-1:])
+            return Samples.empty() if known else None
+        samples = self._read(rows, field, about, start, end, max_points)
+        samples.timeline = f"{source}{SEPARATOR}{rows[-1].timeline}"
+        samples.finalized_until = self.index.settled_until(source)
+        return samples
 
     @staticmethod
     def _about(row: SourceRow, field: str) -> FieldSummary | None:
@@ -221,7 +255,7 @@ class Archive:
             here = self._about(row, field)
             if here is None or here.shape != about.shape:
                 continue
-            times = _times(row.path, row.version, row.source)
+            times = self._times(row.path, row.version, row.source, row.file.state)
             chosen = np.flatnonzero((times >= start) & (times < end))
             if chosen.size:
                 pieces.append((row, times, chosen))
@@ -240,7 +274,7 @@ class Archive:
             offset += chosen.size
             if mine.size:
                 t.append(times[mine])
-                values.append(_values(row, field, mine))
+                values.append(self._values(row, field, mine))
         if not t:
             return Samples.empty()
         all_times, all_values = np.concatenate(t), np.concatenate(values)
@@ -248,6 +282,29 @@ class Archive:
             return Samples(all_times, all_values)
         order = np.argsort(all_times, kind="stable")
         return Samples(all_times[order], all_values[order])
+
+    def _read_times(self, path: str, version: tuple[Any, ...], source: str, state: str) -> npt.NDArray[np.float64]:
+        """Return the times of a source in a file; kept as long as the file has not changed (`version`)."""
+        return self.pool.read(
+            DataFileReader, Path(path), lambda r: r.times(source), version=version[:2], keep=state != "growing"
+        )
+
+    def _read_axes(self, path: str, source: str, field: str) -> tuple[Axis, ...]:
+        """Return the axes of an array field; they never change within a file."""
+        axis = self.pool.read(DataFileReader, Path(path), lambda reader: reader.axis(source, field))
+        return () if axis is None else (Axis(axis=axis.name, unit=axis.units, values=tuple(axis.values.tolist())),)
+
+    def _values(self, row: SourceRow, field: str, chosen: npt.NDArray[np.intp]) -> npt.NDArray[Any]:
+        """Read the chosen rows of a field: as one piece where they are many, one by one where they are large."""
+
+        def read(reader: DataFileReader) -> npt.NDArray[Any]:
+            if field == IMAGE and row.file.image_source == row.source:
+                return np.stack([reader.image(int(place)) for place in chosen])
+            first, last = int(chosen[0]), int(chosen[-1]) + 1
+            return reader.series(row.source, field, first, last)[chosen - first]
+
+        keep = row.file.state != "growing"
+        return self.pool.read(DataFileReader, Path(row.path), read, version=row.version[:2], keep=keep)
 
     def image(self, acquisition: str, index: int) -> Reply:
         """Return one image of an acquisition as fields ``image``, ``frame_number`` and, of a partial frame, ``mask``.
@@ -277,7 +334,9 @@ class Archive:
             time, number = (reader.series(source, name, place, place + 1) for name in ("time", "frame_number"))
             return reader.image(place), time, number, reader.packet_mask(place), reader.fill_value
 
-        pixels, time, number, packets, fill = read_data_file(Path(row.path), read)
+        pixels, time, number, packets, fill = self.pool.read(
+            DataFileReader, Path(row.path), read, version=(row.size, row.changed_ns), keep=row.state != "growing"
+        )
         if np.isnan(time[0]):
             raise FieldUnknown(f"frame {index} of {acquisition} was never received")
         timeline = f"{row.image_source}{SEPARATOR}frame"
@@ -292,8 +351,13 @@ def _candidates(root: Path) -> list[Path]:
     """Return our files below a folder; links are followed to files, not to folders."""
     found = []
     for folder, _, names in os.walk(root):
-        found += [Path(folder) / name for name in names if not name.startswith(".") and acquisition_of(name)]
+        found += [Path(folder) / name for name in names if not name.startswith(".") and is_ours(name)]
     return found
+
+
+def is_ours(name: str) -> bool:
+    """Say whether a file of that name may be one of ours."""
+    return acquisition_of(name) is not None or is_series_file(name)
 
 
 def _acquisition(key: tuple[str, str], rows: Sequence[DataFileRow], master: dict[str, Any]) -> dict[str, Any]:
@@ -319,28 +383,3 @@ def _acquisition(key: tuple[str, str], rows: Sequence[DataFileRow], master: dict
         "end_reason": master.get("end_reason", ""),
         "ledger": master.get("ledger"),
     }
-
-
-@lru_cache(maxsize=256)
-def _times(path: str, version: tuple[Any, ...], source: str) -> npt.NDArray[np.float64]:
-    """Return the times of a source in a file; kept as long as the file has not changed (`version`)."""
-    return read_data_file(Path(path), lambda reader: reader.times(source))
-
-
-@lru_cache(maxsize=1024)
-def _axes(path: str, source: str, field: str) -> tuple[Axis, ...]:
-    """Return the axes of an array field; they never change within a file."""
-    axis = read_data_file(Path(path), lambda reader: reader.axis(source, field))
-    return () if axis is None else (Axis(axis=axis.name, unit=axis.units, values=tuple(axis.values.tolist())),)
-
-
-def _values(row: SourceRow, field: str, chosen: npt.NDArray[np.intp]) -> npt.NDArray[Any]:
-    """Read the chosen rows of a field: as one piece where they are many, one by one where they are few and large."""
-
-    def read(reader: DataFileReader) -> npt.NDArray[Any]:
-        if field == IMAGE and row.file.image_source == row.source:
-            return np.stack([reader.image(int(place)) for place in chosen])
-        first, last = int(chosen[0]), int(chosen[-1]) + 1
-        return reader.series(row.source, field, first, last)[chosen - first]
-
-    return read_data_file(Path(row.path), read)

@@ -20,7 +20,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, rela
 
 from sisockdaq.nexus.reader import DataFileSummary, FieldSummary, MasterSummary, SourceSummary
 
-__all__ = ["DataFileRow", "Index", "MasterRow", "SourceRow", "Stamp", "stamp"]
+__all__ = ["Base", "DataFileRow", "Index", "MasterRow", "SourceRow", "Stamp", "stamp"]
 
 _VERSION = 1
 """Of the tables; an index of another version is made again."""
@@ -40,11 +40,11 @@ def stamp(path: Path) -> Stamp:
     return Stamp(found.st_size, found.st_mtime_ns)
 
 
-class _Base(DeclarativeBase):
-    pass
+class Base(DeclarativeBase):
+    """All tables of the database; `series_index` has more."""
 
 
-class DataFileRow(_Base):
+class DataFileRow(Base):
     """A data file. ``state`` is finished, growing, left or broken; of a broken one only path and reason are known."""
 
     __tablename__ = "data_files"
@@ -65,7 +65,7 @@ class DataFileRow(_Base):
     sources: Mapped[list[SourceRow]] = relationship(back_populates="file", cascade="all, delete-orphan")
 
 
-class SourceRow(_Base):
+class SourceRow(Base):
     """One source's rows in a data file; times are None where it has no frame."""
 
     __tablename__ = "sources"
@@ -92,7 +92,7 @@ class SourceRow(_Base):
         return [FieldSummary(**{**each, "shape": tuple(each["shape"])}) for each in json.loads(self.fields)]
 
 
-class MasterRow(_Base):
+class MasterRow(Base):
     """A master file."""
 
     __tablename__ = "masters"
@@ -124,6 +124,10 @@ class Index:
             for leftover in path.parent.glob(f"{path.name}*"):
                 leftover.unlink()
             self._engine = _open(path)
+
+    def make_tables(self) -> None:
+        """Make the tables that are missing."""
+        Base.metadata.create_all(self._engine)
 
     def session(self) -> Session:
         """Begin to read; rows stay usable after the session has ended."""
@@ -280,7 +284,7 @@ def _open(path: Path | None) -> Engine:
         found = connection.exec_driver_sql("PRAGMA user_version").scalar()
         if found not in (0, _VERSION):
             raise _OtherVersion
-        _Base.metadata.create_all(connection)
+        Base.metadata.create_all(connection)
         connection.exec_driver_sql(f"PRAGMA user_version={_VERSION}")
     return engine
 

@@ -2,7 +2,7 @@
 
 A file may be read while it grows: the reader sees what was committed when it opened the file. No lock is taken, so
 a reader is never in a writer's way; a commit that comes between opening and reading can make the reader stumble, and
-`read_data_file` then begins anew.
+a `ReaderPool` then begins anew.
 
 Whether a file still grows is asked of its lock and its ``finished`` mark: *finished*; *growing* (not finished, and
 some process has it open); *left* (not finished, and nobody has it open: its writer died, and what was committed is
@@ -15,13 +15,10 @@ import fcntl
 import json
 import math
 import os
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import h5py
 import hdf5plugin  # noqa: F401 - registers the filters with HDF5
@@ -30,6 +27,7 @@ import numpy.typing as npt
 
 from sisockdaq.errors import FieldUnknown, FileUnreadable
 from sisockdaq.frames.bitshuffle import decompress_lz4
+from sisockdaq.nexus._opening import open_hdf5, reading, unreadable
 from sisockdaq.nexus._strings import as_text
 from sisockdaq.nexus.layout import AXIS_PREFIX, IMAGE_PATH, SERIES_PATH
 
@@ -42,7 +40,6 @@ __all__ = [
     "MasterSummary",
     "SourceSummary",
     "file_state",
-    "read_data_file",
     "read_master",
 ]
 
@@ -50,9 +47,6 @@ FileState = Literal["finished", "growing", "left"]
 
 _BITSHUFFLE = "32008"
 """The HDF5 filter of our images."""
-
-_ATTEMPTS, _PAUSE = 5, 0.005
-"""How often a file is tried, and the pause after the first failure [s], doubled each time: a commit takes a few ms."""
 
 _NOT_SERIES = frozenset({"time", "last", "timestamp", "partial_index", "packet_mask"})
 """Datasets of a source's group that are not fields of their own."""
@@ -133,7 +127,7 @@ def file_state(path: Path, *, finished: bool) -> FileState:
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -145,33 +139,6 @@ def file_state(path: Path, *, finished: bool) -> FileState:
     return "left"
 
 
-def _unreadable(path: Path, error: Exception) -> FileUnreadable:
-    if isinstance(error, FileNotFoundError):
-        return FileUnreadable(f"{path} does not exist")
-    if isinstance(error, PermissionError):
-        return FileUnreadable(f"{path} may not be read", remedy="change its mode, or ask its owner")
-    return FileUnreadable(f"{path} is broken or no HDF5 file: {error}")
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Turn what HDF5 says of a broken file into `FileUnreadable`."""
-    try:
-        yield
-    except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:  # h5py raises all of these
-        raise _unreadable(path, error) from error
-
-
-def _open(path: Path) -> h5py.File:
-    """Open without a lock; with one only where the same process has the file open like that (HDF5 wants them alike)."""
-    try:
-        return h5py.File(path, "r", locking=False)
-    except OSError as error:
-        if "locking" not in str(error):
-            raise
-        return h5py.File(path, "r")
-
-
 def read_master(path: Path) -> MasterSummary:
     """Read a master file.
 
@@ -180,7 +147,7 @@ def read_master(path: Path) -> MasterSummary:
     FileUnreadable
         When it is missing, broken, or not one of ours.
     """
-    with _reading(path), _open(path) as hdf5:
+    with reading(path), open_hdf5(path) as hdf5:
         about, links = hdf5["/entry/acquisition"], hdf5["/entry/data"]
         files = [links.get(name, getlink=True) for name in sorted(links)]
         requested, ended = int(about["frames_requested"][()]), float(about["ended"][()])
@@ -200,28 +167,6 @@ def read_master(path: Path) -> MasterSummary:
         )
 
 
-_Found = TypeVar("_Found")
-
-
-def read_data_file(path: Path, read: Callable[[DataFileReader], _Found]) -> _Found:
-    """Open a data file and return what `read` finds in it; tried again when the file changes under the reader's eyes.
-
-    Raises
-    ------
-    FileUnreadable
-        When the file is missing, or still cannot be read after `_ATTEMPTS`.
-    """
-    for attempt in range(_ATTEMPTS):
-        try:
-            with DataFileReader(path) as reader:
-                return read(reader)
-        except FileUnreadable:
-            if attempt == _ATTEMPTS - 1 or not path.exists():
-                raise
-            time.sleep(_PAUSE * 2**attempt)
-    raise AssertionError("unreachable")
-
-
 class DataFileReader:
     """One data file, opened for reading. A context manager; not for several threads at once.
 
@@ -233,10 +178,10 @@ class DataFileReader:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with _reading(path):
-            self._hdf5 = _open(path)
+        with reading(path):
+            self._hdf5 = open_hdf5(path)
         try:
-            with _reading(path):
+            with reading(path):
                 self._images: h5py.Dataset = self._hdf5[IMAGE_PATH]
                 self._series: h5py.Group = self._hdf5[SERIES_PATH]
         except FileUnreadable:
@@ -257,7 +202,7 @@ class DataFileReader:
 
     def summary(self) -> DataFileSummary:
         """Read what the file holds."""
-        with _reading(self.path):
+        with reading(self.path):
             entry, data = self._hdf5["/entry"].attrs, self._hdf5["/entry/data"].attrs
             finished = bool(entry["finished"])
             return DataFileSummary(
@@ -302,14 +247,14 @@ class DataFileReader:
             When the file has no such field.
         """
         dataset = self._dataset(source, name)
-        with _reading(self.path):
+        with reading(self.path):
             values: npt.NDArray[Any] = dataset[start:stop]
         return values
 
     def axis(self, source: str, name: str) -> AxisValues | None:
         """Return the axis of an array field; None where it has none."""
         dataset = self._dataset(source, name)
-        with _reading(self.path):
+        with reading(self.path):
             if "axis_dataset" not in dataset.attrs:
                 return None
             axis = dataset.parent[as_text(dataset.attrs["axis_dataset"])]
@@ -326,7 +271,7 @@ class DataFileReader:
         """
         if not 0 <= row < self._images.shape[0]:
             raise FieldUnknown(f"{self.path.name} has {self._images.shape[0]} images; there is no row {row}")
-        with _reading(self.path):
+        with reading(self.path):
             dataset = self._images
             if dataset.id.get_chunk_info_by_coord((row, 0, 0)).byte_offset is None:
                 return np.full(dataset.shape[1:], dataset.fillvalue, dtype=dataset.dtype)
@@ -342,7 +287,7 @@ class DataFileReader:
 
     def packet_mask(self, row: int) -> npt.NDArray[np.uint8] | None:
         """Return which packets of a frame came (bit i % 8 of byte i // 8); None for a whole frame."""
-        with _reading(self.path):
+        with reading(self.path):
             source = as_text(self._hdf5["/entry/data"].attrs["source"])
             group = self._series[source]
             index = int(self._hdf5["/entry"].attrs["first_index"]) + row
@@ -350,7 +295,7 @@ class DataFileReader:
             return np.asarray(group["packet_mask"][int(found[0])]) if found.size else None
 
     def _dataset(self, source: str, name: str) -> h5py.Dataset:
-        with _reading(self.path):
+        with reading(self.path):
             dataset = self._series.get(f"{source}/{name}")
         if not isinstance(dataset, h5py.Dataset):
             raise FieldUnknown(f'{self.path.name} has no field "{name}" of "{source}"')

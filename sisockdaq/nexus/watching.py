@@ -21,6 +21,7 @@ from watchdog.events import (
 from watchdog.observers import Observer
 
 from sisockdaq.nexus.layout import acquisition_of
+from sisockdaq.nexus.series_file import is_series_file
 
 __all__ = ["FolderWatch"]
 
@@ -41,7 +42,7 @@ class FolderWatch(FileSystemEventHandler):
         """Pass the paths on."""
         for path in (event.src_path, event.dest_path):
             name = Path(os.fsdecode(path))
-            if path and not name.name.startswith(".") and acquisition_of(name.name):
+            if path and not name.name.startswith(".") and (acquisition_of(name.name) or is_series_file(name.name)):
                 self._changed(name)
 
     def close(self) -> None:

@@ -230,8 +230,10 @@ def test_a_listing_of_many_files_opens_few(tmp_path: Path, index: Index, monkeyp
     archive = Archive(tmp_path, index)
     archive.scan()
     opened: list[Path] = []
-    real = archive_module.read_data_file
-    monkeypatch.setattr(archive_module, "read_data_file", lambda path, read: (opened.append(path), real(path, read))[1])
+    real = archive.pool.read
+    monkeypatch.setattr(
+        archive.pool, "read", lambda kind, path, *rest, **how: (opened.append(path), real(kind, path, *rest, **how))[1]
+    )
     assert archive.fields().fields["integrator::curve"].axes[0].values == (0.0, 0.5, 1.0, 1.5, 2.0)
     assert {path.name for path in opened} == {"run_11_data_000001.h5"}
 
