@@ -221,7 +221,10 @@ def _problem(model: type[BaseModel], source: Mapping[str, str], found: Mapping[s
         return f"--set {option}: there is no such option (one of {', '.join(model.model_fields)})"
     if option in source:
         return f"{source[option]} {reason}"
-    return f"--set {'.'.join(map(str, found['loc']))}: {reason}" if option else reason
+    if option:
+        return f"--set {'.'.join(map(str, found['loc']))}: {reason}"
+    known = ", ".join(dict.fromkeys(one.variable for one in option_variables(model)))
+    return f"{reason} (variables: {known})" if known else reason
 
 
 def _value(environ: Mapping[str, str], name: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sisockdaq.environment import (
     CERTIFICATE,
@@ -74,7 +74,7 @@ def test_a_secret_may_come_from_a_file(tmp_path: Path) -> None:
     file.write_text("")
     with pytest.raises(ConfigurationError, match="is empty"):
         network_settings({"WAMP_SECRET_FILE": str(file)})
-    with pytest.raises(ConfigurationError, match="WAMP_SECRET_FILE: .*No such file"):
+    with pytest.raises(ConfigurationError, match=r"WAMP_SECRET_FILE: .*No such file"):
         network_settings({"WAMP_SECRET_FILE": str(tmp_path / "none")})
 
 
@@ -133,6 +133,19 @@ def test_a_mistake_is_named_by_where_it_is(environ: dict[str, str], given_: dict
     with pytest.raises(ConfigurationError) as caught:
         checked_options(Options, environ, given_)
     assert said in caught.value.problems[0]
+
+
+class Whole(Options):
+    """One whose options must fit together."""
+
+    @model_validator(mode="after")
+    def _fit(self) -> Whole:
+        raise ValueError("these do not fit together")
+
+
+def test_a_mistake_of_the_whole_names_the_variables() -> None:
+    with pytest.raises(ConfigurationError, match=r"do not fit together \(variables: MAX_POINTS, INTERVAL"):
+        checked_options(Whole, {"TARGET": "x"})
 
 
 def test_the_variables_of_a_type_are_known() -> None:

@@ -113,7 +113,7 @@ def _run_part(kind: str, network: NetworkSettings, name: str | None, settings: l
     options = checked_options(part.Options, os.environ, _given(settings))
     called = network_name(kind, getattr(part, "name", None), os.environ, name)
     endpoint, credentials = _way_in(network)
-    state = find_state(f"joined-{called}")
+    state = _made(find_state(f"joined-{called}"))
     if group == _GROUPS[0]:
         description = os.environ.get("DESCRIPTION") or None
         run_host(NodeHost(part, called, endpoint, credentials, options, None, state, description))
@@ -130,17 +130,17 @@ def _run_hub(network: NetworkSettings, settings: list[str]) -> None:
     if settings:
         raise ConfigurationError(f"--set {settings[0]}: the hub has no options")
     endpoint, credentials = _way_in(network)
-    host = HubHost(endpoint, credentials, _memory(find_state("joined-hub")), undisclosed=True)
+    state = _made(find_state("joined-hub"))
+    host = HubHost(endpoint, credentials, state and state.path / "hub.json", undisclosed=True)
     run_until_signal(host.start, host.stop)
 
 
-def _memory(state: StateDirectory) -> Path | None:
-    """Return where the hub keeps descriptions; None where nothing can be written, as in a read-only container."""
+def _made(state: StateDirectory) -> StateDirectory | None:
+    """Make a state directory; None where nothing can be written, as in a read-only container."""
     try:
-        state.make()
+        return state.make()
     except OSError:
         return None
-    return state.path / "hub.json"
 
 
 def _way_in(network: NetworkSettings) -> tuple[Endpoint, Credentials]:

@@ -8,8 +8,8 @@
 | NaN becomes invalid JSON | likewise; `tests/test_schema.py::test_the_plain_reply_is_strict_json_with_none_for_nan` |
 | strings are typed "number" | `test_strings_are_typed_as_strings` |
 | the live cache is shared between instances | `test_two_nodes_of_a_class_share_nothing` |
-| it costs O(cache) for each message and each query | `tests/test_series.py::test_the_cost_does_not_grow_with_the_cache`, \
-and `test_cost_of_the_cache_by_its_size` |
+| it costs O(cache) for each message and each query | `test_cost_of_the_cache_by_its_size`; in figures, \
+`tests/test_series.py::test_the_cost_does_not_grow_with_the_cache` |
 
 The router, its limits and the callers are those of an old network: a caller drops its connection at a message over
 1 MiB, as everything does that runs under autobahn's ApplicationRunner.

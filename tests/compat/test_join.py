@@ -5,12 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from autobahn.wamp.serializer import CBORSerializer, JsonSerializer, MsgPackSerializer
+from typer.testing import CliRunner
 
+from sisockdaq.cli import app
+from sisockdaq.router import free_port
+from sisockdaq.testing import wait_until
 from tests.compat.old_site import DEADLINE, SECRETS, OldSite
 
 pytestmark = pytest.mark.timeout(180)
@@ -107,15 +112,58 @@ def test_a_router_that_allows_only_the_contract_does_not_keep_a_node_out(site: O
     site.wait_gone("narrow")
 
 
-def test_a_node_may_use_the_open_port_as_the_data_feed_of_old_did(site: OldSite) -> None:
-    environment = site.environment()
+def test_each_container_of_old_has_its_successor(site: OldSite) -> None:
+    """Nodes as they come, the feed of an agent by the open port, and the gateway as the consumer that it was."""
+    without_secret = site.environment(TARGET="LSA22YE", FEED="temperatures", NAME="LSA22YE", DESCRIPTION="LS372")
     for name in ("WAMP_USER", "WAMP_SECRET", "CROSSBAR_TLS_PORT"):
-        del environment[name]
-    command = [sys.executable, "-m", "sisockdaq.cli", "join", "thermometer", "--ocs", "--name", "open"]
-    node = site.run(command, "open", environment)
-    site.wait_listed("open")
-    site.end(node)
-    site.wait_gone("open")
+        del without_secret[name]
+    port = free_port()
+    feed = [sys.executable, "-m", "sisockdaq.cli", "join", "ocs-feed", "--ocs"]
+    started = [
+        site.join("weather", MAX_POINTS="100"),
+        site.join("sensors"),
+        site.run(feed, "feed", without_secret),
+        site.join("grafana", user="simonsobs", PORT=str(port), LOGLEVEL="debug"),
+    ]
+    for name in ("weather", "sensors", "LSA22YE"):
+        site.wait_listed(name)
+    assert (site.listing() or {})["LSA22YE"] == "LS372"
+    bridge = site.caller(CBORSerializer())
+    # The fortnight that comes with the node, as sisock's example node has it.
+    reply = bridge.call("consumer.weather.get_data", ["temperature"], 1_499_900_000, 1_501_200_000)
+    assert 50 <= len(reply["data"]["temperature"]) <= 100
+
+    agent = site.caller(JsonSerializer(), user="server")
+
+    def published() -> bool:
+        agent.publish("observatory.LSA22YE.feeds.temperatures", MESSAGE)
+        return bool(bridge.call("consumer.LSA22YE.get_data", ["channel_01_t"], 1, 0)["data"].get("channel_01_t"))
+
+    wait_until(published, DEADLINE, "what the agent has published")
+    wait_until(lambda: "LSA22YE::channel_01_t" in search(port), DEADLINE, "the field in the gateway's list")
+    for process in started:
+        site.end(process)
+    site.wait_gone("sensors")
+
+
+MESSAGE = [
+    {"temps": {"block_name": "temps", "timestamps": [1_700_000_000.0], "data": {"channel_01_t": [4.2]}}},
+    {
+        "agent_address": "observatory.LSA22YE", "agg_params": {}, "feed_name": "temperatures", "record": True,
+        "address": "observatory.LSA22YE.feeds.temperatures", "session_id": "1", "agent_class": "Lakeshore372Agent",
+    },
+]  # fmt: skip
+"""What an agent of OCS publishes."""
+
+
+def search(port: int) -> str:
+    """Return what the gateway answers to ``/search``; nothing while it is not there."""
+    try:
+        asked = urllib.request.Request(f"http://127.0.0.1:{port}/search", data=b"{}", method="POST")
+        with urllib.request.urlopen(asked, timeout=10) as answer:
+            return str(answer.read().decode())
+    except OSError:
+        return ""
 
 
 def test_our_hub_in_the_old_network(site: OldSite) -> None:
@@ -145,22 +193,31 @@ def told(site: OldSite, *arguments: str, folder: Path | None = None, **variables
 
 
 def test_mistakes_are_told_by_the_name_of_their_variable(site: OldSite, tmp_path: Path) -> None:
-    assert told(site, "thermometer", WAMP_SECRET="")[0] == 78
-    assert "WAMP_SECRET is not set" in told(site, "thermometer", WAMP_SECRET="")[1]
-    assert "MAX_POINTS" in told(site, "thermometer", MAX_POINTS="many")[1]
+    status, text = told(site, "thermometer", WAMP_SECRET="")
+    assert (status, "WAMP_SECRET is not set" in text) == (78, True)
+    assert 'MAX_POINTS: "many"' in told(site, "thermometer", MAX_POINTS="many")[1]
     assert ".crossbar/server_cert.pem" in told(site, "thermometer", folder=tmp_path)[1]
-    assert 'no type "thermometr"' in told(site, "thermometr")[1]
     status, text = told(site, "thermometer", WAMP_SECRET="wrong")
     assert status == 1
     assert "refused user 'server'" in text
     assert "wrong" not in text
 
 
-def test_the_list_names_the_variables_of_a_type(site: OldSite) -> None:
-    status, text = told(site, "thermometer", "--list")
-    assert status == 0
-    assert "THERMOMETER_OFFSET" in text
-    assert "WAMP_SECRET" in text
+def test_the_list_names_the_variables_of_a_type() -> None:
+    text = CliRunner().invoke(app(), ["join", "--list", "g3-archive"]).output
+    assert "WAMP_SECRET " in text
+    assert "SQL_PASSWD " in text
+    assert "MAX_POINTS " in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [([], "a TYPE is missing"), (["wether"], 'no type "wether"'), (["hub", "--set", "a=1"], "the hub has no options")],
+)
+def test_what_cannot_be_joined_is_said(arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WAMP_SECRET", "any")
+    command = ["join", *arguments, "--certificate", __file__]
+    assert said in str(CliRunner().invoke(app(), command).exception)
 
 
 def test_the_secret_is_in_no_process_list_and_no_log(site: OldSite) -> None:
