@@ -6,7 +6,7 @@ Array fields (curves, images) are not shown: a dashboard cannot draw them. A fie
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,9 +73,11 @@ def chosen(rows: Mapping[str, Row], nodes: Sequence[str], text: str) -> list[str
     return [name for name in rows if text.lower() in name.lower()]
 
 
-def fields_of(rows: Mapping[str, Row], node: str | None) -> list[dict[str, Any]]:
-    """Return the fields of a node, or all, as flat objects."""
-    return [row.to_dict() for row in rows.values() if node is None or row.node == node]
+def fields_of(rows: Mapping[str, Row], nodes: Collection[str], types: Collection[str] = ()) -> list[dict[str, Any]]:
+    """Return the fields of some nodes and types as flat objects; none named means all."""
+    return [
+        row.to_dict() for row in rows.values() if (not nodes or row.node in nodes) and (not types or row.type in types)
+    ]
 
 
 def payloads() -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from sisockdaq.gateways.grafana.annotations import annotations
 from sisockdaq.gateways.grafana.asking import Answer, Nodes
 from sisockdaq.gateways.grafana.listings import Row
 from sisockdaq.gateways.grafana.metrics import CONTENT_TYPE, STATUS_AGE, Age, Metrics
-from sisockdaq.gateways.grafana.questions import BadRequest, Query, api_query, panel_query
+from sisockdaq.gateways.grafana.questions import BadRequest, Query, api_query, nodes_of, panel_query, types_of
 from sisockdaq.gateways.grafana.times import span
 from sisockdaq.gateways.grafana.web import JSON, body_of, error_body, parameters_of, send
 from twisted.internet.defer import Deferred, inlineCallbacks
@@ -173,10 +173,10 @@ class Pages:
     @app.route("/api/fields", methods=["GET", "HEAD"])
     @inlineCallbacks
     def api_fields(self, request: Any) -> Any:
-        """List the fields of a node, or of all."""
+        """List the fields of some nodes and types, or of all."""
         given = parameters_of(request)
         rows = yield self._rows()
-        found = listings.fields_of(rows, (given.get("node") or [""])[-1] or None)
+        found = listings.fields_of(rows, nodes_of(given), types_of(given))
         return self._flat(request, found, list(Row.__slots__))
 
     @app.route("/api/query", methods=["GET", "HEAD"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -18,13 +18,16 @@ from sisockdaq.gateways.grafana.times import duration, span
 
 from sisockdaq.errors import SisockdaqError
 
-__all__ = ["BadRequest", "Form", "Query", "Wanted", "api_query", "panel_query"]
+__all__ = ["BadRequest", "Form", "Query", "Wanted", "api_query", "is_of_type", "nodes_of", "panel_query", "types_of"]
 
 PANEL_POINTS = 1000
 """Points of a panel that does not say how many it can show."""
 
 MOST_TARGETS = 200
 """Targets of one request."""
+
+FIELD_TYPES = frozenset({"number", "bool", "string"})
+"""Types of fields that a panel can show."""
 
 Form = Literal["series", "table"]
 
@@ -98,7 +101,9 @@ def api_query(parameters: Mapping[str, Sequence[str]], rows: Mapping[str, Row], 
     """Read the parameters of ``GET /api/query``.
 
     ``field`` (again and again, or with commas), ``from``, ``to`` (default: the last hour), ``max_points``, or
-    ``interval``, which becomes as many points as intervals; without either, all up to the cap.
+    ``interval``, which becomes as many points as intervals; without either, all up to the cap. ``type`` (with commas:
+    number, bool, string) leaves out the fields of others. A pattern that matches nothing asks for nothing: a page for
+    any site must not fail where a site has no such field.
 
     Raises
     ------
@@ -113,13 +118,40 @@ def api_query(parameters: Mapping[str, Sequence[str]], rows: Mapping[str, Row], 
         points = _points(given, cap)
     elif given := _one(parameters, "interval"):
         points = _points_of(duration(given), end - start, cap)
+    kinds = types_of(parameters)
     wanted: dict[str, Wanted] = {}
     for text in texts:
         try:
-            wanted.update({name: Wanted(name, max_points=points) for name in expand(text, rows)})
+            names = expand(text, rows, may_be_none=True)
+            wanted.update(
+                {name: Wanted(name, max_points=points) for name in names if is_of_type(rows.get(name), kinds)}
+            )
         except SisockdaqError as error:
             wanted[text] = Wanted(text, error=str(error))
     return Query(start, end, tuple(wanted.values()))
+
+
+def types_of(parameters: Mapping[str, Sequence[str]]) -> frozenset[str]:
+    """Return the types that ``type`` names; none where all are meant.
+
+    Raises
+    ------
+    BadRequest
+    """
+    kinds = frozenset(kind for given in parameters.get("type", ()) for kind in _split(given))
+    if unknown := kinds - FIELD_TYPES:
+        raise BadRequest(f"type={min(unknown)} is none of {', '.join(sorted(FIELD_TYPES))}")
+    return kinds
+
+
+def nodes_of(parameters: Mapping[str, Sequence[str]]) -> frozenset[str]:
+    """Return the nodes that ``node`` names (again and again, with commas, or ``{a,b}``); none where all are meant."""
+    return frozenset(name for given in parameters.get("node", ()) for name in _split(given.strip("{}")))
+
+
+def is_of_type(row: Row | None, kinds: Collection[str]) -> bool:
+    """Whether a field has one of the types; an unknown field passes, and any where no type is named."""
+    return row is None or not kinds or row.type in kinds
 
 
 def _of_target(

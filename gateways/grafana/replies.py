@@ -80,7 +80,7 @@ def as_rows(data: Mapping[str, FieldData], names: Sequence[str], shape: Shape) -
     """Return a JSON array of flat objects in pieces.
 
     ``wide`` has ``time`` and ``value`` for one field, ``time`` and each full name for several; ``long`` has ``time``,
-    ``field`` and ``value``.
+    ``field`` and ``value``, in the order of time.
     """
     yield b"["
     first = True
@@ -177,15 +177,25 @@ def _row_slices(
 
 
 def _long(data: Mapping[str, FieldData], names: Sequence[str]) -> Iterator[tuple[list[str], list[tuple[Any, ...]]]]:
+    """As `_row_slices`: the rows of all fields in the order of time, or Infinity does not make them columns."""
     keys = ["time", "field", "value"]
+    found = [(name, data[name]) for name in names if name in data]
     yield keys, []
-    for name in names:
-        if name not in data:
-            continue
-        times, values = _milliseconds(data[name].t), data[name].values
-        for start in _starts(len(times)):
-            part = slice(start, start + _ROWS)
-            yield keys, [(t, name, value) for t, value in zip(times[part].tolist(), _plain(values[part]), strict=True)]
+    if not found:
+        return
+    t = np.concatenate([one.t for _, one in found])
+    owners = np.repeat(np.arange(len(found)), [len(one.t) for _, one in found])
+    places = np.concatenate([np.arange(len(one.t)) for _, one in found])
+    order = np.argsort(t, kind="stable")
+    for start in _starts(len(t)):
+        part = order[start : start + _ROWS]
+        cells: list[Any] = [None] * len(part)
+        for owner, (_, one) in enumerate(found):
+            here = np.flatnonzero(owners[part] == owner)
+            for place, value in zip(here.tolist(), _plain(one.values[places[part[here]]]), strict=True):
+                cells[place] = value
+        titles = [found[owner][0] for owner in owners[part].tolist()]
+        yield keys, list(zip(_milliseconds(t[part]).tolist(), titles, cells, strict=True))
 
 
 def _cells(column: tuple[_Array, _Array] | None, start: int, stop: int) -> Iterable[Any]:

@@ -39,7 +39,13 @@ def variables(scoped: Any) -> dict[str, list[str]]:
     return found
 
 
-def expand(target: str, known: Collection[str], scoped: Mapping[str, list[str]] | None = None) -> list[str]:
+def expand(
+    target: str,
+    known: Collection[str],
+    scoped: Mapping[str, list[str]] | None = None,
+    *,
+    may_be_none: bool = False,
+) -> list[str]:
     """Return the full names that a target stands for, in order, each once.
 
     Parameters
@@ -49,11 +55,13 @@ def expand(target: str, known: Collection[str], scoped: Mapping[str, list[str]] 
         Full names of the known fields, for ``*`` and ``?``.
     scoped : mapping, optional
         Values of variables.
+    may_be_none : bool
+        Whether a pattern may match nothing.
 
     Raises
     ------
     FieldUnknown
-        A pattern matches nothing, or the target stands for more than `MOST_NAMES` fields.
+        A pattern matches nothing and must not, or the target stands for more than `MOST_NAMES` fields.
     """
     texts = [target.strip()]
     if texts[0] in known:
@@ -65,7 +73,7 @@ def expand(target: str, known: Collection[str], scoped: Mapping[str, list[str]] 
         name = _ESCAPED.sub(r"\1", text)
         if "*" in name or "?" in name:
             matching = [one for one in known if fnmatch.fnmatchcase(one, name)]
-            if not matching:
+            if not matching and not may_be_none:
                 raise FieldUnknown(f'no field matches "{name}"', remedy="POST /search lists all fields")
             names.update(dict.fromkeys(matching))
         else:

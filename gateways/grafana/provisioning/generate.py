@@ -151,7 +151,7 @@ def housekeeping() -> Json:
 def dashboard(
     uid: str, title: str, about: str, panels: list[Json], variables: Iterable[Json] = (), links: Iterable[Json] = ()
 ) -> Json:
-    """Return a dashboard of numbered panels."""
+    """Return a dashboard of numbered panels, with acquisitions marked in all of them."""
     others = {"title": "sisockdaq", "type": "dashboards", "tags": ["sisockdaq"], "asDropdown": True, "keepTime": True}
     return {
         "uid": uid,
@@ -166,9 +166,22 @@ def dashboard(
         "refresh": "10s",
         "time": {"from": "now-1h", "to": "now"},
         "links": [others, *links],
-        "annotations": {"list": []},
+        "annotations": {"list": [acquisitions()]},
         "templating": {"list": list(variables)},
         "panels": [{"id": number, **panel} for number, panel in enumerate(panels, 1)],
+    }
+
+
+def acquisitions() -> Json:
+    """Return the annotation that marks acquisitions."""
+    columns = [column(key, key, "timestamp_epoch") for key in ("time", "timeEnd")]
+    columns += [column(key, key, "string") for key in ("title", "text")]
+    return {
+        "name": "Acquisitions",
+        "enable": True,
+        "iconColor": "light-blue",
+        "datasource": SOURCE,
+        "target": query("/api/acquisitions?from=${__from}&to=${__to}", columns, "table"),
     }
 
 
@@ -293,14 +306,23 @@ def states(title: str, target: Json, place: tuple[int, int, int, int], repeat: s
 
 def node_table(title: str, place: tuple[int, int, int, int]) -> Json:
     """Return the table of nodes."""
-    columns = [column("node", "Node", "string"), column("description", "What it is", "string")]
+    columns = [
+        column("name", "Node", "string"),
+        column("type", "Type", "string"),
+        column("description", "What it is", "string"),
+        column("uptime", "Up", "number"),
+        column("last_answer", "Last answer", "timestamp_epoch"),
+    ]
     target = query("/api/nodes", columns, "table")
-    return panel("table", title, target, place, {"displayName": None}, {"showHeader": True, "cellHeight": "sm"})
+    made = panel("table", title, target, place, {"displayName": None}, {"showHeader": True, "cellHeight": "sm"})
+    seconds = {"matcher": {"id": "byName", "options": "Up"}, "properties": [{"id": "unit", "value": "dtdurations"}]}
+    made["fieldConfig"]["overrides"].append(seconds)
+    return made
 
 
 def node_variable(name: str, about: str, current: str, multi: bool = False) -> Json:
     """Return a choice of nodes; at first the one of that name."""
-    return variable(name, about, "/api/nodes", value="node", multi=multi, current=current)
+    return variable(name, about, "/api/nodes", value="name", multi=multi, current=current)
 
 
 def variable(name: str, about: str, url: str, value: str, multi: bool = False, current: str | None = None) -> Json:

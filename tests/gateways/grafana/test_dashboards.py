@@ -73,8 +73,10 @@ def test_a_dashboard_is_sane(path: Path, source: dict[str, Any]) -> None:
         assert panel["targets"]
         assert panel["datasource"] == wanted
         assert panel.get("repeat", "") in {"", *names}
-    for query in [target for panel in panels for target in panel["targets"]] + [
-        variable["query"]["infinityQuery"] for variable in variables
+    for query in [
+        *(target for panel in panels for target in panel["targets"]),
+        *(variable["query"]["infinityQuery"] for variable in variables),
+        *(annotation["target"] for annotation in dashboard["annotations"]["list"]),
     ]:
         assert query["datasource"] == wanted
         assert query["url"].startswith("/")  # the address before it is the data source's
