@@ -6,9 +6,9 @@ A `TextFile` promises
   blocks that an interval meets, through the cache;
 - what is appended is read from where the last full block ended. A file that was truncated, replaced or written anew is
   noticed (inode, size, time of change, and the bytes at both ends of what was read) and indexed anew;
-- a last line without its line end may still be in the making. It counts when the file is seen for the first time, or has
-  been at rest for `REST` seconds, and only if its time is not before those above it; it is looked at again when the
-  file grows, and is never called final;
+- a last line without its line end may still be in the making. It counts when the file is seen for the first time, or
+  has been at rest for `REST` seconds, and only if its time is not before those above it; it is looked at again when
+  the file grows, and is never called final;
 - all methods may be called from any thread.
 """
 
@@ -17,6 +17,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -111,10 +112,24 @@ class _Content:
     first_broken: str = ""
     head: bytes = b""
     tail: bytes = b""
+    span: tuple[float, float] | None = None
+    final_until: float | None = None
+    interval: float | None = None
+    counts: tuple[int, int] = (0, 0)
 
     @property
     def end(self) -> int:
         return self.blocks[-1].end if self.blocks else 0
+
+    def sum_up(self) -> None:
+        """Say of all blocks together what is asked often."""
+        filled = [block for block in self.blocks if block.rows]
+        sure = [block for block in filled if not block.provisional]
+        steps = [block.step for block in filled if not math.isnan(block.step)]
+        self.span = (min(b.first for b in filled), max(b.last for b in filled)) if filled else None
+        self.final_until = max(b.last for b in sure) - max(b.late for b in sure) if sure else None
+        self.interval = statistics.median(steps) if steps else None
+        self.counts = sum(block.broken for block in self.blocks), sum(block.repeated for block in self.blocks)
 
 
 class TextFile:
@@ -154,22 +169,17 @@ class TextFile:
     @property
     def span(self) -> tuple[float, float] | None:
         """Times of the earliest and the latest row, or None."""
-        filled = [block for block in self.blocks if block.rows]
-        return (min(block.first for block in filled), max(block.last for block in filled)) if filled else None
+        return self._content.span
 
     @property
     def final_until(self) -> float | None:
         """The time that further rows are not expected to be before: the latest, less how late rows ever were."""
-        filled = [block for block in self.blocks if block.rows and not block.provisional]
-        if not filled:
-            return None
-        return max(block.last for block in filled) - max(block.late for block in filled)
+        return self._content.final_until
 
     @property
     def interval(self) -> float | None:
         """Middle distance of its times [s], or None."""
-        steps = [block.step for block in self.blocks if not math.isnan(block.step)]
-        return float(np.median(steps)) if steps else None
+        return self._content.interval
 
     @property
     def header(self) -> list[str]:
@@ -185,7 +195,7 @@ class TextFile:
     @property
     def counts(self) -> tuple[int, int]:
         """Broken lines, and rows whose time the file has more than once."""
-        return sum(block.broken for block in self.blocks), sum(block.repeated for block in self.blocks)
+        return self._content.counts
 
     @property
     def first_broken(self) -> str:
@@ -204,7 +214,7 @@ class TextFile:
         """
         with self._lock:
             try:
-                seen = _stamp(os.stat(self.path))
+                seen = _stamp(self.path.stat())
                 settled = self._unfinished and time.time() - seen.changed_ns / 1e9 >= REST
                 if seen == self._stamp and not settled:
                     return False
@@ -302,6 +312,7 @@ class TextFile:
         if rest and (first_sight or settled):
             self._add(offset, rest, provisional=True)
             self._unfinished = not settled
+        content.sum_up()
 
     def _add(self, offset: int, data: bytes, *, provisional: bool = False) -> None:
         """Decode a block, keep it in the cache and in the index."""
@@ -330,8 +341,9 @@ def _summary(rows: Rows, offset: int, end: int, newest: float, provisional: bool
     t = rows.t
     if not len(t):
         return Block(offset, end, 0, math.nan, math.nan, math.nan, 0.0, rows.broken, 0, provisional)
-    reached = np.maximum(np.maximum.accumulate(t), newest)
-    distinct = np.unique(t)
+    rising = bool(np.all(t[1:] > t[:-1])) and t[0] > newest
+    distinct = t if rising else np.unique(t)
+    late = 0.0 if rising else float((np.maximum(np.maximum.accumulate(t), newest) - t).max())
     steps = np.diff(distinct)
     return Block(
         offset,
@@ -340,7 +352,7 @@ def _summary(rows: Rows, offset: int, end: int, newest: float, provisional: bool
         first=float(distinct[0]),
         last=float(distinct[-1]),
         step=float(np.median(steps)) if len(steps) else math.nan,
-        late=float((reached - t).max()),
+        late=late,
         broken=rows.broken,
         repeated=len(t) - len(distinct) + int(distinct[0] == newest),
         provisional=provisional,

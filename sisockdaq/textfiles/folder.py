@@ -94,10 +94,12 @@ class _Entry(NamedTuple):
 
     def meets(self, start: float, end: float) -> bool:
         """Whether it may have rows in ``[start, end)``."""
-        if self.named.span is None and not self.file.known:
-            return True
-        spans = [span for span in (self.named.span, self.file.span) if span is not None]
-        return any(first < end and last >= start for first, last in spans)
+        said, found = self.named.span, self.file.span
+        if said is None and found is None:
+            return not self.file.known
+        return (said is not None and said[0] < end and said[1] >= start) or (
+            found is not None and found[0] < end and found[1] >= start
+        )
 
 
 class Folder:

@@ -17,8 +17,8 @@ from twisted.logger import Logger
 
 from sisockdaq.base import DataNodeServer
 from sisockdaq.schema import Field, FieldList, Reply, Samples, Timeline
-from sisockdaq.textfiles.file import Floats
 from sisockdaq.textfiles.folder import Folder, Named, Status
+from sisockdaq.textfiles.rows import Floats
 
 __all__ = ["FEED_ROWS", "TextFilesNode"]
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Rows", "in_order", "parse"]
+__all__ = ["Floats", "Rows", "in_order", "parse"]
 
 Floats = npt.NDArray[np.float64]
 _Places = npt.NDArray[np.intp]
@@ -26,8 +26,8 @@ _NEWLINE, _HASH, _DOT, _MINUS, _PLUS = 10, 35, 46, 45, 43
 _EXACT = 2**53
 """Whole numbers up to this one are float64 without rounding."""
 
-_MOST_CHARACTERS = 19
-"""A longer word may not fit int64 while it is gathered."""
+_MOST_CHARACTERS = 18
+"""What a longer word gathers may not fit int64."""
 
 _TENS = 10.0 ** np.arange(_MOST_CHARACTERS + 1)
 
@@ -105,28 +105,30 @@ def _numbers(
     """Decode words; say which are numbers."""
     length = ends - begins
     longest = int(min(length.max(initial=0), _MOST_CHARACTERS))
+    shortest = int(length.min(initial=_MOST_CHARACTERS))
     whole = np.zeros(len(begins), np.int64)
     digits = np.zeros(len(begins), np.int64)
     dot_at = np.full(len(begins), -1, np.int64)
     sign = text[begins]
     signed = (sign == _MINUS) | (sign == _PLUS)
     regular = length <= _MOST_CHARACTERS
-    last = len(text) - 1
     for k in range(longest):
-        character = text[np.minimum(begins + k, last)]
-        here = length > k
+        character = text.take(begins + k, mode="clip")
         digit = character - 48  # uint8: what is below "0" becomes large
-        is_digit = (digit < 10) & here
+        is_digit = digit < 10
+        if k < shortest and is_digit.all():  # the usual case in the column of times
+            whole *= 10
+            whole += digit
+            digits += 1
+            continue
+        here = length > k
+        is_digit &= here
         whole = np.where(is_digit, whole * 10 + digit, whole)
         digits += is_digit
         is_dot = (character == _DOT) & here
-        if is_dot.any():
-            regular &= ~(is_dot & (dot_at >= 0))
-            dot_at[is_dot] = k
-        odd = here & ~is_digit & ~is_dot
-        if k == 0:
-            odd &= ~signed
-        regular &= ~odd
+        regular &= ~(is_dot & (dot_at >= 0))
+        dot_at[is_dot] = k
+        regular &= is_digit | is_dot | ~here | (signed if k == 0 else False)
     after = np.where(dot_at >= 0, length - dot_at - 1, 0)
     regular &= (digits > 0) & (whole <= _EXACT)
     numbers = whole / _TENS[np.where(regular, after, 0)]

@@ -72,6 +72,12 @@ def test_the_first_broken_line_is_told() -> None:
     assert (found.t.tolist(), found.broken, found.first_broken) == ([1.0, 5.0], 2, "3 oops")
 
 
+@pytest.mark.parametrize("digits", range(14, 23))
+def test_long_words_lose_nothing(digits: int) -> None:
+    for text in ("9" * digits, "-" + "9" * digits, "1." + "7" * digits, "9" * digits + ".5", "0" * digits + "1"):
+        assert parse(f"{text} {text}".encode()).values.tolist() == [float(text)]
+
+
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 99))))
 def test_order_by_time_and_the_last_of_equals(samples: list[tuple[int, int]]) -> None:
     t, values = in_order(np.array([t for t, _ in samples], float), np.array([v for _, v in samples], float))
