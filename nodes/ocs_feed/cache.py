@@ -40,6 +40,8 @@ COUNTS = {
 }
 """Everything that is counted: name → what it says."""
 
+_DROPS = ("faulty_", "fields_refused", "names_taken", "feeds_refused")
+
 NAMED = 20
 """Most things of one kind that are named in the log; all are counted."""
 
@@ -101,6 +103,8 @@ class FeedCache:
         What all addresses begin with.
     prefix : {"none", "target", "target.feed"}
         What stands before a field's own name.
+    taken_timelines : sequence of str
+        Names of timelines that are not to be used for blocks.
     limits : Limits
     say : callable
         Gets a line for the log, once for each kind of trouble and feed.
@@ -112,6 +116,7 @@ class FeedCache:
         *,
         root: str = "observatory",
         prefix: Prefix = "none",
+        taken_timelines: Sequence[str] = (),
         limits: Limits | None = None,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
@@ -123,7 +128,7 @@ class FeedCache:
         self._say = say
         self._feeds: dict[Source, _Feed] = {}
         self._fields: dict[str, _Fields] = {}
-        self._timelines: dict[str, Source] = {}
+        self._timelines: dict[str, Source | None] = dict.fromkeys(taken_timelines)
         self._made = 0
         self._said: set[tuple[Any, ...]] = set()
         self._said_of: Counter[str] = Counter()
@@ -132,6 +137,11 @@ class FeedCache:
     def fields(self) -> int:
         """How many fields there are."""
         return self._made
+
+    @property
+    def dropped(self) -> int:
+        """How many messages, blocks and columns were not kept; those of free form hold nothing that could be."""
+        return sum(n for name, n in self.counts.items() if name.startswith(_DROPS) and name != "faulty_free_form")
 
     @property
     def feeds(self) -> int:

@@ -1,8 +1,8 @@
 """Feeds of OCS agents as a node: each field that an agent publishes is a field here, live and for the last hour.
 
 One feed keeps its fields' own names, as sisock's data-feed node had them; with several feeds, or patterns, the names
-begin with ``<target>.<feed>.``. Timelines are the feed's blocks. How the node fares is on the timeline
-``ocs_feed.status``; no OCS field has a dot in its name, so these names stay free.
+begin with ``<target>.<feed>.``. Timelines are the feed's blocks. How the node fares is on the timeline ``status``, in
+fields named ``ocs_feed.…``; no OCS field has a dot in its name, so these names stay free.
 
 Subscriptions are made at each login, so they are back after a restart of the router.
 """
@@ -35,17 +35,21 @@ __all__ = ["STATUS", "OcsFeed"]
 DEFAULT_ROOT = "observatory"
 """What the addresses of OCS agents begin with, unless their site says otherwise."""
 
+STATUS_TIMELINE = "status"
+
 STATUS_PERIOD = 1.0
 """Time between two reports [s]."""
 
 STATUS = {
+    "sample_rate": "Values kept per second.",
+    "dropped": "Messages, blocks and columns that were not kept, for any of the reasons below but free_form.",
     "feeds": "Feeds that something came of.",
     "fields": "Fields made of them.",
     "subscriptions": "Subscriptions that the router has granted.",
     "samples_replaced": "Samples that came again with a time that was there already.",
     **COUNTS,
 }
-"""Number fields of the timeline ``ocs_feed.status``, without their prefix ``ocs_feed.``. Counts are since the start."""
+"""Number fields of the timeline ``status``, without their prefix ``ocs_feed.``. Counts are since the start."""
 
 
 class OcsFeed(DataNodeServer):
@@ -69,7 +73,7 @@ class OcsFeed(DataNodeServer):
         )  # fmt: skip
         description: str | None = Field(
             None,
-            description="What the network is told of this node. Default: the feeds' addresses.",
+            description="What people read beside the node's name. Default: that of the type.",
             json_schema_extra={"environment": "DESCRIPTION"},
         )
         prefix: Literal["auto", "none", "target", "target.feed"] = Field(
@@ -127,18 +131,22 @@ class OcsFeed(DataNodeServer):
         self._log = Logger(f"sisockdaq.{self.name}")
         self._root = options.address_root or _root_of(self.site)
         self._wanted = subscriptions(options.addresses, self._root)
-        self.description = options.description or "OCS feeds " + ", ".join(
-            f"{address.target}/{address.feed}" for address in options.addresses
-        )
+        if options.description:
+            self.description = options.description
         self.cache = FeedCache(
             partial(self.series, units=None),
             root=self._root,
             prefix=options.naming,
+            taken_timelines=(STATUS_TIMELINE,),
             limits=Limits(options.buffer_time, options.max_samples, options.max_fields, options.max_feeds),
             say=lambda text: self._log.warn("{text}", text=text),
         )
         for name, about in STATUS.items():
-            self._status = self.series(f"ocs_feed.{name}", description=about, timeline="ocs_feed.status").timeline
+            units = "Hz" if name == "sample_rate" else None
+            self._status = self.series(
+                f"ocs_feed.{name}", units=units, description=about, timeline=STATUS_TIMELINE
+            ).timeline
+        self._reported = (time.monotonic(), 0)
         self.register_control("status", self.status)
         self.every(STATUS_PERIOD, self._report)
 
@@ -170,6 +178,7 @@ class OcsFeed(DataNodeServer):
 
     def _counts(self) -> dict[str, int]:
         return {
+            "dropped": self.cache.dropped,
             "feeds": self.cache.feeds,
             "fields": self.cache.fields,
             "subscriptions": self.subscribed,
@@ -178,7 +187,11 @@ class OcsFeed(DataNodeServer):
         }
 
     def _report(self) -> None:
-        self._status.append(time.time(), {f"ocs_feed.{name}": value for name, value in self._counts().items()})
+        counts: dict[str, float] = {**self._counts()}
+        before, samples = self._reported
+        self._reported = (time.monotonic(), self.cache.counts["samples"])
+        counts["sample_rate"] = (self._reported[1] - samples) / max(self._reported[0] - before, STATUS_PERIOD / 10)
+        self._status.append(time.time(), {f"ocs_feed.{name}": value for name, value in counts.items()})
 
 
 def _root_of(site: Any) -> str:

@@ -139,6 +139,12 @@ def cells(kind: str, values: Mapping[str, Any], site: Site) -> Cells:
             return _writer(values)
         case "hdf5_archive":
             return "", "", _archive(values)
+        case "ocs_feed":
+            return (
+                _number(values, "ocs_feed.sample_rate", "samples/s"),
+                _whole(values, "ocs_feed.dropped"),
+                _feeds(values),
+            )
     return "", "", ""
 
 
@@ -179,6 +185,11 @@ def _file_name(entry: Any) -> str:
 def _archive(values: Mapping[str, Any]) -> str:
     counts = [(key, int(values[f"files_{key}"])) for key in ("whole", "growing", "broken") if f"files_{key}" in values]
     return ", ".join(f"{count} {key}" for key, count in counts if count or key == "whole")
+
+
+def _feeds(values: Mapping[str, Any]) -> str:
+    feeds, fields = (_whole(values, f"ocs_feed.{what}") for what in ("feeds", "fields"))
+    return f"{fields} fields of {feeds} feeds" if feeds else ""
 
 
 def _number(values: Mapping[str, Any], key: str, unit: str) -> str:

@@ -49,6 +49,12 @@ def site(tmp_path: Path) -> Site:
             {"state": "READY", "acquisition": "a", "frames": 3, "frames_written": 3, "files": ["/d/a_master.h5"]},
             ("", "", "a: 3 of 3, a_master.h5"),
         ),
+        ("ocs_feed", {}, ("", "", "")),
+        (
+            "ocs_feed",
+            {"ocs_feed.sample_rate": 9.5, "ocs_feed.dropped": 2, "ocs_feed.feeds": 3, "ocs_feed.fields": 40},
+            ("10 samples/s", "2", "40 fields of 3 feeds"),
+        ),
         ("someone_elses", {"anything": 1}, ("", "", "")),
     ],
 )

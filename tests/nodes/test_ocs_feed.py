@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import statistics
+import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -53,6 +58,8 @@ def test_a_real_agents_channels_are_served_as_another_subscriber_heard_them(netw
     assert timelines["temps"]["interval"] == pytest.approx(0.1, rel=0.01)
     assert fed
     assert latest(network, "faker::ocs_feed.feeds") == 1
+    assert max(network.wait_for("faker::ocs_feed.sample_rate")) > 0
+    assert latest(network, "faker::ocs_feed.dropped") == 0
 
 
 def test_names_and_patterns_in_one_node_and_malformed_blocks_between(network: Network) -> None:
@@ -107,6 +114,7 @@ def test_names_and_patterns_in_one_node_and_malformed_blocks_between(network: Ne
     }
     assert (counts["feeds"], counts["fields"], counts["feeds_refused"], counts["subscriptions"]) == (3, 5, 1, 3)
     assert counts["by_feed"][address]["faults"] == 7
+    assert counts["dropped"] == 6 + 1
     wait_until(lambda: latest(network, "fridge::ocs_feed.faulty_message") == 5, what="the count of faults")
 
 
@@ -142,6 +150,7 @@ def test_after_a_restart_of_the_router_it_hears_the_feed_again(private_network: 
     running.wait_listed(30)
     wait_until(lambda: running.node.subscribed == 1, what="the subscription")
     wait_until(lambda: network.ocs_caller().session.is_attached(), 15, "the agent's session")
+    wait_until(network.listing_or_none, 15, "the caller's session")
     publish(network, "A", "x", time.time(), {"a": 2})
     assert network.wait_for("again::a", samples=2) == [1, 2]
 
@@ -177,6 +186,45 @@ def test_the_old_variables_set_the_options() -> None:
         "buffer_time": "BUFFER_TIME",
         "description": "DESCRIPTION",
     }
+
+
+def test_it_takes_the_place_of_a_data_feed_container(network: Network, tmp_path: Path) -> None:
+    """With the variables of sisock's container, against the TLS port; it keeps as much as BUFFER_TIME says."""
+    old = {
+        "TARGET": "LSA77",
+        "FEED": "temperatures",
+        "NAME": "lakeshore",
+        "DESCRIPTION": "lakeshore 77",
+        "BUFFER_TIME": "60",
+        "CROSSBAR_HOST": network.plan.local_host,
+        "CROSSBAR_TLS_PORT": str(network.plan.port),
+        "WAMP_SECRET": network.credentials("server").secret,
+        "WAMP_REALM": network.plan.realm,
+        "WAMP_BASE_URI": network.plan.base_uri,
+        "XDG_STATE_HOME": str(tmp_path),
+    }
+    (tmp_path / ".crossbar").mkdir()
+    certificate = network.endpoint.certificate
+    assert certificate is not None
+    shutil.copy(certificate, tmp_path / ".crossbar" / "server_cert.pem")
+    log = tmp_path / "log"
+    with log.open("wb") as output:
+        joined = subprocess.Popen(
+            [sys.executable, "-m", "sisockdaq.cli", "join", "ocs_feed"],
+            env={**os.environ, **old}, cwd=tmp_path, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+        )  # fmt: skip
+    try:
+        wait_until(lambda: joined.poll() is not None or "lakeshore" in network.listing(), 30, "the node to be listed")
+        assert joined.poll() is None, log.read_text()
+        assert {"name": "lakeshore", "description": "lakeshore 77"} in network.call("consumer.get_data_node")
+        now = time.time()
+        wait_until(lambda: latest(network, "lakeshore::ocs_feed.subscriptions") == 1, what="the subscription")
+        for t in (now - 100, now - 50, now):
+            publish(network, "LSA77", "temperatures", t, {"Channel_01_T": t})
+        assert wait_until(lambda: len(network.wait_for("lakeshore::Channel_01_T")) == 2, what="the newest 60 s")
+    finally:
+        joined.terminate()
+        assert joined.wait(15) == 0, log.read_text()
 
 
 ROWS = 720_000

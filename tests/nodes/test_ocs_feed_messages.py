@@ -192,6 +192,13 @@ def test_a_block_is_a_timeline_that_a_topic_can_name():
     assert {e.timeline for e in made.store.fields().fields.values()} == {"no__1__x", "block"}
 
 
+def test_a_block_does_not_take_the_nodes_own_timeline():
+    store = SeriesStore()
+    cache = FeedCache(store.series, taken_timelines=("status",))
+    cache.take(LAKESHORE, [[block([1], {"a": [1]}, "status"), {}]], NOW)
+    assert store.fields().fields["a"].timeline == "LSA22YE.temperatures.status"
+
+
 def test_several_feeds_are_told_apart():
     other = Source("LSA33", "temperatures")
     for prefix, names in (
