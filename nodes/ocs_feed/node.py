@@ -72,9 +72,7 @@ class OcsFeed(DataNodeServer):
             json_schema_extra={"environment": "BUFFER_TIME"},
         )  # fmt: skip
         description: str | None = Field(
-            None,
-            description="What people read beside the node's name. Default: that of the type.",
-            json_schema_extra={"environment": "DESCRIPTION"},
+            None, description="What people read beside the node's name. Default: that of the type."
         )
         prefix: Literal["auto", "none", "target", "target.feed"] = Field(
             "auto",

@@ -184,7 +184,6 @@ def test_the_old_variables_set_the_options() -> None:
         "target": "TARGET",
         "feed": "FEED",
         "buffer_time": "BUFFER_TIME",
-        "description": "DESCRIPTION",
     }
 
 

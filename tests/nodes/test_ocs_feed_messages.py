@@ -166,7 +166,7 @@ def test_halves_of_characters_do_not_spoil_a_reply():
     made.take(block([1], {"s": ["a\ud800b"]}))
     (text,) = made.values("s")[1]
     assert text.encode()
-    assert text[0], text[-1] == ("a", "b")
+    assert (text[0], text[-1]) == ("a", "b")
 
 
 def test_a_sample_of_the_future_does_not_clear_the_cache():
