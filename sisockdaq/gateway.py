@@ -207,10 +207,10 @@ class GatewayHost:
         if said == self._said:
             return
         self._said = said
+        notify_status(said)
         if client.joined and not self._ready:
             self._ready = True
             notify_ready()
-        notify_status(said)
 
 
 def run_gateway(
