@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from autobahn.twisted.websocket import WampWebSocketClientFactory
-from autobahn.wamp.serializer import CBORSerializer, JsonSerializer, MsgPackSerializer
+from autobahn.wamp.serializer import CBORSerializer, MsgPackSerializer
 from autobahn.wamp.types import ComponentConfig, PublishOptions
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
