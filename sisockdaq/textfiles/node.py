@@ -152,6 +152,7 @@ class TextFilesNode(DataNodeServer):
                 continue
             samples, problems = self.folder.read(name, start, end, max_points=most, min_stride=min_stride)
             samples.timeline = about[0].timeline
+            samples.covers_from = None if problems else 0.0  # files forget nothing
             reply.samples[name] = samples
             reply.problems.extend(problems)
         return reply

@@ -82,6 +82,19 @@ def test_rows_that_are_appended_are_fed(network: Network, tmp_path: Path) -> Non
     wait_until(lambda: network.wait_for("weather::files")[-1] == 3, what="the status to tell it")
 
 
+def test_a_program_that_watches_gets_every_row(network: Network, tmp_path: Path) -> None:
+    for name in ("gust", "wind"):
+        write(tmp_path / f"{name}.dat", HEADER + "100 1\n")
+    network.start(Weather, directory=str(tmp_path), refresh=0.02)
+    with network.client.watch("weather::wind", timeout=10) as watch:
+        for i in range(2, 12):
+            write(tmp_path / "gust.dat", f"{100 * i} 0\n", mode="a")  # the same timeline, but not the same event
+            write(tmp_path / "wind.dat", f"{100 * i} {i}\n", mode="a")
+        seen = [next(watch) for _ in range(10)]
+        assert [(sample.t, sample.value) for sample in seen] == [(100.0 * i, float(i)) for i in range(2, 12)]
+        assert watch.gaps == []
+
+
 def test_what_is_wrong_is_told(network: Network, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"nowhere does not exist   → set the option directory"):
         network.start(Weather, directory=str(tmp_path / "nowhere"))

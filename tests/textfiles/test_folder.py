@@ -204,7 +204,19 @@ def test_news_are_rows_that_were_not_there(tmp_path: Path, monkeypatch: pytest.M
     assert news() == {}
 
 
-def test_real_files(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_whose_name_grows_with_it_brings_each_row_once(tmp_path: Path) -> None:
+    write(tmp_path / "a_0_10", "0 1\n10 2\n")
+    folder = looked(tmp_path, spanned)
+    folder.news(10)
+    write(tmp_path / "a_0_10", "20 3\n", mode="a")
+    (tmp_path / "a_0_10").rename(tmp_path / "a_0_20")
+    folder.look()
+    assert {field: t.tolist() for field, (t, _) in folder.news(10).items()} == {"a": [20.0]}
+    assert pairs(folder, "a", 0, 100) == [(0, 1), (10, 2), (20, 3)]
+    assert folder.status.files == 1
+
+
+def test_real_files_are_read_as_plain_reading_reads_them(monkeypatch: pytest.MonkeyPatch) -> None:
     if not REAL.is_dir():
         pytest.skip("the example data apex-weather is not here")
     monkeypatch.setattr(file_module, "BLOCK_BYTES", 4096)
