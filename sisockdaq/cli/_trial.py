@@ -72,6 +72,13 @@ def private_site(folder: Path, suffix: str, overrides: Sequence[str] = ()) -> Si
     """Read a site under another name, on ports that were free a moment ago."""
     plain = load_site(folder, overrides=overrides)
     sets = [*overrides, f"site={plain.site}-{suffix}", f"router.port={free_port()}"]
+    if plain.router.ocs is not None:
+        sets.append(f"router.ocs.port={free_port()}")
+    sets += [
+        f"gateways.{name}.port={free_port()}"
+        for name in plain.gateways
+        if "port" in plain.part_class(name).Options.model_fields
+    ]
     for name, entry in plain.nodes.items():
         ports = entry.options.get("udp")
         if isinstance(ports, list) and ports:

@@ -25,8 +25,22 @@ WIDTH = 200
 
 Json = dict[str, Any]
 
-LOSSES = ("*::*lost*", "*::*dropped*", "*::*discarded*", "*::*_broken", "*::*_invalid*", "*::frames_ring_full")
+LOSSES = (
+    "*::*lost*",
+    "*::*dropped*",
+    "*::*discarded*",
+    "*::*refused*",
+    "*::*faulty_*",
+    "*::files_broken",
+    "*::packets_invalid",
+    "*::frames_ring_full",
+    "*::recording_gaps",
+)
 """Names of fields that count what is missing."""
+
+RATES = ("*::frame_rate", "*::packet_rate", "*::*sample_rate")
+
+USE = ("sensors::cpu_load", "sensors::*_use")
 
 
 def main() -> None:
@@ -53,14 +67,12 @@ def site_health() -> Json:
         [
             node_table("Nodes", (0, 0, 14, 9)),
             stat("Lost since the parts started", series(*LOSSES), (14, 0, 10, 9), limit=1),
-            curves("Rates", series("*::*_rate"), (0, 9, 12, 9), units="short"),
+            curves("What comes, per second", series(*RATES), (0, 9, 12, 9), units="hertz"),
             curves("Losses", series(*LOSSES), (12, 9, 12, 9), calcs=("lastNotNull", "diff")),
-            states("States", words("*::state"), (0, 18, 12, 7)),
-            curves("Load of the machine", series("sensors::load*", "sensors::cpu*"), (12, 18, 12, 7)),
-            curves("Files", series("*::files_*"), (0, 25, 12, 7)),
-            curves(
-                "Memory and disks", series("sensors::*percent*", "sensors::*usage*"), (12, 25, 12, 7), units="percent"
-            ),
+            curves("Bytes per second", series("*::data_rate", "sensors::*_rate"), (0, 18, 12, 8), units="Bps"),
+            curves("Load, memory and disks", series(*USE), (12, 18, 12, 8), units="percent"),
+            curves("Files and samples kept", series("*::files_*", "*::samples_recorded"), (0, 26, 12, 8)),
+            states("States", words("*::state", "*::message", "*::recording_problem"), (12, 26, 12, 8)),
         ],
     )
 
@@ -88,13 +100,7 @@ def detector() -> Json:
             ),
             curves(
                 "Losses",
-                series(
-                    *(
-                        f"${{{node}}}::{what}"
-                        for node in ("receiver", "integrator", "writer")
-                        for what in DETECTOR_LOSSES
-                    )
-                ),
+                series(*(f"${{{part}}}::{what}" for part in DETECTOR_PARTS for what in DETECTOR_LOSSES)),
                 (0, 13, 12, 8),
                 calcs=("lastNotNull", "diff"),
             ),
@@ -124,13 +130,12 @@ def housekeeping() -> Json:
             states("$node: words and switches", words("${node}::*"), (0, 20, 12, 7), repeat="node"),
         ],
         variables=[
-            node_variable("node", "Nodes to show, a panel each.", "sensors", multi=True),
+            node_variable("node", "Nodes to show, a panel each.", ["weather", "sensors", "ocs"]),
             variable(
                 "field",
                 "Fields of these nodes for the upper panel.",
                 "/api/fields?node=$node&type=number",
-                value="name",
-                multi=True,
+                current=["sensors::cpu_load", "sensors::memory_use"],
             ),
         ],
         links=[
@@ -320,16 +325,15 @@ def node_table(title: str, place: tuple[int, int, int, int]) -> Json:
     return made
 
 
-def node_variable(name: str, about: str, current: str, multi: bool = False) -> Json:
-    """Return a choice of nodes; at first the one of that name."""
-    return variable(name, about, "/api/nodes", value="name", multi=multi, current=current)
+def node_variable(name: str, about: str, current: str | list[str]) -> Json:
+    """Return a choice of nodes; at first the one of that name, or several."""
+    return variable(name, about, "/api/nodes", current)
 
 
-def variable(name: str, about: str, url: str, value: str, multi: bool = False, current: str | None = None) -> Json:
-    """Return a variable whose choices the gateway lists."""
-    columns = [column(value, "__text", "string"), column(value, "__value", "string")]
-    chosen = current if current is not None else "$__all"
-    shown = current if current is not None else "All"
+def variable(name: str, about: str, url: str, current: str | list[str]) -> Json:
+    """Return a variable whose choices the gateway lists; with a list as first choice, several may be chosen."""
+    several = isinstance(current, list)
+    columns = [column("name", "__text", "string"), column("name", "__value", "string")]
     asked = {**query(url, columns, "table"), "refId": "variable"}
     return {
         "name": name,
@@ -337,16 +341,12 @@ def variable(name: str, about: str, url: str, value: str, multi: bool = False, c
         "description": about,
         "type": "query",
         "datasource": SOURCE,
-        "query": {
-            "queryType": "infinity",
-            "query": "",
-            "infinityQuery": asked,
-        },
+        "query": {"queryType": "infinity", "query": "", "infinityQuery": asked},
         "refresh": 2,
         "sort": 1,
-        "multi": multi,
-        "includeAll": multi,
-        "current": {"text": [shown] if multi else shown, "value": [chosen] if multi else chosen},
+        "multi": several,
+        "includeAll": several,
+        "current": {"text": current, "value": current},
     }
 
 
