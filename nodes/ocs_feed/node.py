@@ -165,7 +165,7 @@ class OcsFeed(DataNodeServer):
             else:
                 self.subscribed += 1
 
-    def _arrived(self, subscription: Subscription, *arguments: Any, details: EventDetails, **_: Any) -> None:
+    def _arrived(self, subscription: Subscription, /, *arguments: Any, details: EventDetails, **_: Any) -> None:
         source = Source.of_topic(details.topic, self._root)
         if source is not None and chosen(self._wanted, source) is subscription:
             self.cache.take(source, arguments, time.time())

@@ -17,6 +17,7 @@ from sisockdaq.nodes.ocs_feed import OcsFeed
 from sisockdaq.nodes.ocs_feed.addresses import Source
 from sisockdaq.nodes.ocs_feed.cache import FeedCache, Limits
 
+from sisockdaq._wamp.reactor import in_reactor
 from sisockdaq.errors import ConfigurationError
 from sisockdaq.router import OcsAccess, free_port
 from sisockdaq.series import SeriesStore
@@ -86,6 +87,7 @@ def test_names_and_patterns_in_one_node_and_malformed_blocks_between(network: Ne
         agent.publish(address, message)
     agent.publish(address)
     agent.publish(address, {"free": "form"}, {"record": False})
+    in_reactor(lambda: agent.session.publish(address, subscription=1, details=3), deadline=5)
     publish(network, "LSA22YE", "temperatures", now + 1, {"ch1": 4.3, "state": "cold", "locked": False})
 
     assert network.wait_for("fridge::LSA22YE.temperatures.ch1", samples=2) == [4.2, 4.3]
@@ -105,17 +107,17 @@ def test_names_and_patterns_in_one_node_and_malformed_blocks_between(network: Ne
         "LSA22YE.temperatures.locked": [True, False],
     }
     counts = running.call(running.node.status)
-    assert counts["messages"] == 5 + 7 + 0
+    assert counts["messages"] == 5 + 8
     assert counts["samples"] == 8
     assert {name: n for name, n in counts.items() if name.startswith("faulty_") and n} == {
-        "faulty_message": 5,
+        "faulty_message": 6,
         "faulty_block": 1,
         "faulty_free_form": 1,
     }
     assert (counts["feeds"], counts["fields"], counts["feeds_refused"], counts["subscriptions"]) == (3, 5, 1, 3)
-    assert counts["by_feed"][address]["faults"] == 7
-    assert counts["dropped"] == 6 + 1
-    wait_until(lambda: latest(network, "fridge::ocs_feed.faulty_message") == 5, what="the count of faults")
+    assert counts["by_feed"][address]["faults"] == 8
+    assert counts["dropped"] == 7 + 1
+    wait_until(lambda: latest(network, "fridge::ocs_feed.faulty_message") == 6, what="the count of faults")
 
 
 def test_one_feed_keeps_its_fields_names_and_is_fed_live(network: Network) -> None:
