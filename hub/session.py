@@ -1,12 +1,12 @@
 """The hub on the router: the contract's procedures and topics around a `Registry`.
 
-Who calls is taken from the router (disclosed caller), never from the arguments: a session can list only itself, and a
-node's user only its own name. After a start the hub tells the nodes (``B.data_node.hub_started``), which list
-themselves again; nodes of older sites do not listen, so those that still have their procedures registered are found
-through the router's registration meta API.
+Who calls is taken from the router (disclosed caller), never from the arguments: a session can list only itself, a
+node's user only its own name, and only who serves under a name is listed under it. After a start the hub tells the
+nodes (``B.data_node.hub_started``), which list themselves again; nodes of older sites do not listen, so those that
+still have their procedures registered are found through the router's registration meta API.
 
-A router that was set up for sisock discloses no caller. There (`undisclosed`) the hub asks the router instead whether
-the session that is to be listed serves the name's ``get_data``.
+A router that was set up for sisock discloses no caller. There (`undisclosed`) it must be enough that the session which
+is to be listed serves under the name.
 """
 
 from __future__ import annotations
@@ -111,8 +111,9 @@ class HubSession(LinkedSession):
     def add(self, name: str, description: str | None, session_id: int, details: CallDetails) -> Any:
         """List a node; False: the name is taken."""
         self._check_caller(name, session_id, details)
-        if details.caller is None:
-            yield self._check_server(name, session_id)
+        free = self.registry.holder(name) is None
+        if (free or details.caller is None) and not (yield self._serves(name, session_id)):
+            return False
         accepted, instructions = self.registry.add(name, description or "", session_id, time.time())
         self._do(instructions)
         self._memory.remember(self.registry.listing())
@@ -146,19 +147,26 @@ class HubSession(LinkedSession):
             raise _refusal(f"user {details.caller_authid!r} may not use the name {name!r}")
 
     @inlineCallbacks
-    def _check_server(self, name: str, session_id: int) -> Any:
-        """Refuse a session that does not serve the name's data, as far as the router lets us know."""
-        try:
-            where = self.uri(f"consumer.{name}.get_data")
-            registration = yield call_within(self, META_DEADLINE, "wamp.registration.lookup", where)
-            callees = []
-            if registration is not None:
-                callees = yield call_within(self, META_DEADLINE, "wamp.registration.list_callees", registration)
-        except SisockdaqError as error:
-            _log.warn("{name} is listed unchecked: {error}", name=name, error=str(error))
-            return
-        if session_id not in (callees or ()):
-            raise _refusal(f"session {session_id} does not serve {where}")
+    def _serves(self, name: str, session_id: int) -> Any:
+        """Whether the session serves under the name; False: another one does, though the hub does not list it.
+
+        Who is listed and serves nothing would make every reader fail that asks all nodes; it is refused.
+        """
+        for method in ("get_fields", "get_data"):
+            where = self.uri(f"consumer.{name}.{method}")
+            try:
+                registration = yield call_within(self, META_DEADLINE, "wamp.registration.lookup", where)
+                callees = []
+                if registration is not None:
+                    callees = yield call_within(self, META_DEADLINE, "wamp.registration.list_callees", registration)
+            except SisockdaqError as error:
+                _log.warn("{name} is listed unchecked: {error}", name=name, error=str(error))
+                return True  # a router that does not tell must not keep nodes out
+            if not callees:
+                raise _refusal(f"session {session_id} does not serve {where}; register it first")
+            if session_id not in callees:
+                return False
+        return True
 
     # Becoming the hub.
 

@@ -6,6 +6,7 @@ Each is the text of a script. `run` gives it the environment of such a container
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from sisockdaq.testing import Network
 
-__all__ = ["ARCHIVES", "BRIDGE", "FEED", "RunningScript", "run"]
+__all__ = ["ARCHIVES", "BRIDGE", "FEED", "ONE_NODE", "RunningScript", "run"]
 
 HEAD = '''
 import json, os, sys, time
@@ -55,10 +56,16 @@ class Node(ApplicationSession):
 
     @inlineCallbacks
     def onJoin(self, details):
-        yield self.register(self.get_fields, uri("consumer." + self.name + ".get_fields"))
-        yield self.register(self.get_data, uri("consumer." + self.name + ".get_data"))
-        accepted = yield self.call(uri("data_node.add"), self.name, self.description, details.session)
-        say(node=self.name, accepted=accepted)
+        for method in (self.get_fields, self.get_data):
+            try:
+                yield self.register(method, uri("consumer." + self.name + "." + method.__name__))
+            except Exception as error:
+                say(not_registered=str(error))
+        try:
+            accepted = yield self.call(uri("data_node.add"), self.name, self.description, details.session)
+            say(node=self.name, accepted=accepted)
+        except Exception as error:
+            say(failed=str(error))
         self.after_onJoin(details)
 
     def after_onJoin(self, details):
@@ -108,6 +115,24 @@ reactor.run()
 '''
 )
 """Six nodes: ``weather_`` and ``scanner_`` with each of ``json``, ``msgpack`` and ``cbor``."""
+
+ONE_NODE = (
+    HEAD
+    + """
+class Weather(Node):
+    name, description = "weather", "Archived."
+
+    def get_fields(self, start, end):
+        fields = {"temperature": {"description": None, "timeline": "l", "type": "number", "units": "C"}}
+        return fields, {"l": {"interval": 1.0, "field": ["temperature"]}}
+
+    def get_data(self, field, start, end, min_stride=None):
+        return {"data": {"temperature": [7.0]}, "timeline": {"l": {"t": [10.0], "finalized_until": 10.0}}}
+
+ApplicationRunner(WAMP_URI, REALM, ssl=opt).run(Weather)
+"""
+)
+"""A node called ``weather``."""
 
 FEED = (
     HEAD
@@ -200,8 +225,6 @@ class RunningScript:
 
     def said(self, key: str) -> list[dict[str, object]]:
         """Return what it said (`say` in the script) with that key."""
-        import json
-
         lines = [json.loads(line) for line in self.log.splitlines() if line.startswith("{") and line.endswith("}")]
         return [line for line in lines if key in line]
 
