@@ -211,7 +211,10 @@ class SeriesIndex:
             query = query.where(TableRow.first_time < end)
         with self._index.session() as session:
             found = session.execute(query.group_by(TableRow.kind).order_by(last)).all()
-            return [KindSpan(self._plan(session, kind), span, count, newest) for kind, span, count, newest in found]
+            return [
+                KindSpan(self._plan(session, kind), float(span or 0.0), int(count), float(newest or 0.0))
+                for kind, span, count, newest in found
+            ]
 
     def counts(self) -> dict[str, int]:
         """Return how many files are in each state."""

@@ -111,7 +111,7 @@ class Recorder:
         *,
         flush_interval: float = 1.0,
     ) -> None:
-        options = options or RecordingOptions()
+        options = options or RecordingOptions.model_validate({})
         self.patterns, self.root, self.gap, self.gaps = list(patterns), root, "", 0
         self.recording = Recording(root, str(node.name), options.file_length, options.file_size)
         self.intake = Intake(options.memory)

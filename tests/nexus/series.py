@@ -18,8 +18,14 @@ ENTRIES = {
     "a/b %2F.": Field(timeline="fast", units="°C"),
     "state": Field(timeline="slow", type="string"),
     "open": Field(timeline="slow", type="bool"),
-    "curve": Field(timeline="slow", type="array", shape=(3,), dtype="<f4", axes=(Axis(axis="q", unit="1/nm", values=(1.0, 2.0, 3.0)),)),
-}  # fmt: skip
+    "curve": Field(
+        timeline="slow",
+        type="array",
+        shape=(3,),
+        dtype="<f4",
+        axes=(Axis(axis="q", unit="1/nm", values=(1.0, 2.0, 3.0)),),
+    ),
+}
 
 texts = st.one_of(
     st.none(), st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\x1a"), max_size=40)
