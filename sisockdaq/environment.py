@@ -177,7 +177,7 @@ def option_variables(model: type[BaseModel]) -> list[OptionVariable]:
         extra = info.json_schema_extra
         named = extra.get("environment") if isinstance(extra, Mapping) else None
         for variable in [named] if isinstance(named, str) else named if isinstance(named, Sequence) else ():
-            default = info.get_default(call_default_factory=not info.default_factory_takes_validated_data)
+            default = info.get_default()
             shown = "" if default is None or default is PydanticUndefined else str(default)
             found.append(OptionVariable(str(variable), option, info.description or "", shown, info.is_required()))
     return found

@@ -103,6 +103,22 @@ def test_it_comes_back_after_restarts_of_hub_and_router(site: OldSite) -> None:
     site.wait_gone("thermometer")
 
 
+def test_a_successor_waits_until_the_name_is_free(site: OldSite) -> None:
+    first = site.join("thermometer", "--name", "shared")
+    site.wait_listed("shared")
+    second = site.run(
+        [sys.executable, "-m", "sisockdaq.cli", "join", "thermometer", "--name", "shared"],
+        "successor",
+        site.environment(THERMOMETER_OFFSET="0.5"),
+    )
+    wait_until(lambda: "another process holds the name" in site.log("successor"), DEADLINE, "the successor waits")
+    site.end(first)
+    wait_until(lambda: "listed by the hub" in site.log("successor"), DEADLINE, "the successor is listed")
+    assert site.caller().call("consumer.shared.get_data", ["t"], 1, 3)["data"] == {"t": [1.5, 2.5]}
+    site.end(second)
+    site.wait_gone("shared")
+
+
 def test_a_router_that_allows_only_the_contract_does_not_keep_a_node_out(site: OldSite) -> None:
     node = site.join("thermometer", "--name", "narrow", user="narrow")
     site.wait_listed("narrow")
