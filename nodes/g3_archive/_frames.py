@@ -11,10 +11,11 @@ with times and a column a field. Older layouts are brought to the present one by
 from __future__ import annotations
 
 import contextlib
+import importlib
 import resource
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -146,7 +147,7 @@ def serve(descriptor: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     core, _ = _library()
     core.G3Logger.global_logger = core.G3NullLogger()
-    functions = {"scan": scan, "read": read}
+    functions: dict[str, Callable[..., Any]] = {"scan": scan, "read": read}
     pipe = Connection(descriptor)
     while True:
         try:
@@ -166,10 +167,8 @@ class _BrokenError(RuntimeError):
 
 def _library() -> tuple[Any, Any]:
     """Return ``spt3g.core`` and ``so3g.hk``; importing so3g first is what makes spt3g importable."""
-    from so3g import hk  # isort: skip
-    from spt3g import core
-
-    return core, hk
+    hk = importlib.import_module("so3g.hk")
+    return importlib.import_module("spt3g.core"), hk
 
 
 def _frames(path: str, offset: int) -> Iterator[tuple[int, int, Any]]:

@@ -3,7 +3,8 @@
 `Index` knows SQL and neither files' contents nor sockets of the network. It promises:
 
 - the tables of existing sites stay as other programs expect them (`_tables`); a file is one transaction;
-- no error holds a password; whatever the database has against us is a `ConnectionFailed` that says what to do;
+- no error holds a password; what the database has against us is a `ConnectionFailed`, or against one file's content
+  a `StorageError`;
 - it may be used from several threads.
 """
 
@@ -13,20 +14,20 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sisockdaq.nodes.g3_archive import _tables as tables
 from sisockdaq.nodes.g3_archive._frames import FieldFound, Found, Frame, Provider, field_name
+from sisockdaq.nodes.g3_archive._records import KnownFile, Name, Span, Stamp, frames_of, merged
 from sqlalchemy import URL, Connection, create_engine, delete, event, exists, func, insert, inspect, select, update
 from sqlalchemy.dialects.mysql import insert as mysql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
-from sisockdaq.errors import ConfigurationError, ConnectionFailed
+from sisockdaq.errors import ConfigurationError, ConnectionFailed, StorageError
 
-__all__ = ["Index", "KnownFile", "Name", "Span", "Stamp"]
+__all__ = ["Index"]
 
 _CONNECT_DEADLINE = 5
 _ANSWER_DEADLINE = 60
@@ -37,59 +38,6 @@ _BATCH = 500
 
 _NAMES_TOLD_APART = 200
 """Names in one question."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stamp:
-    """By which a changed file is known; not by its inode, which some mounts invent anew."""
-
-    size: int
-    changed_ns: int
-
-    @classmethod
-    def of(cls, found: os.stat_result) -> Stamp:
-        """Return the stamp of a file."""
-        return cls(found.st_size, found.st_mtime_ns)
-
-
-@dataclass(frozen=True, slots=True)
-class KnownFile:
-    """A file in the index. ``state`` is whole, growing, broken, partial (stopped on the way), adopted or missing.
-
-    ``fingerprint`` is that of the bytes before ``offset``: it tells growth from replacement.
-    """
-
-    stamp: Stamp
-    offset: int
-    state: str
-    reason: str
-    providers: dict[int, str]
-    fingerprint: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Name:
-    """A field of the network, over all files; times in UNIX seconds."""
-
-    name: str
-    provider: str
-    timeline: str
-    type: str
-    first: float
-    last: float
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """The data of one provider in one file; ``frames`` is None where only a look through the file tells them."""
-
-    id: int
-    path: str
-    prov_id: int
-    provider: str
-    first: float
-    last: float
-    frames: list[Frame] | None = field(repr=False)
 
 
 class Index:
@@ -241,7 +189,8 @@ class Index:
         with self._transaction() as connection:
             rows = connection.execute(question).all()
         return [
-            Span(row.id, row.path, row.prov_id, row.provider, row.first, row.last, _frames(row.frames)) for row in rows
+            Span(row.id, row.path, row.prov_id, row.provider, row.first, row.last, frames_of(row.frames))
+            for row in rows
         ]
 
     # Within a transaction.
@@ -255,6 +204,8 @@ class Index:
             # Of the driver's error, not SQLAlchemy's: that one quotes whole statements.
             cause = getattr(error, "orig", None) or error
             reason = " ".join(str(part) for part in cause.args) or type(cause).__name__
+            if isinstance(error, DataError | IntegrityError):
+                raise StorageError(f"the database {self.place} refuses: {reason}") from None
             raise ConnectionFailed(
                 f"the database {self.place} failed: {reason}",
                 remedy="check that it runs, and its user's rights; it is tried again",
@@ -302,6 +253,8 @@ class Index:
         if row is None:
             made = connection.execute(insert(feeds).values(filename=filename, prov_id=number, **columns))
             return int(made.inserted_primary_key[0]) if made.inserted_primary_key is not None else None
+        if row.filename != filename:
+            return None  # MariaDB finds names that differ in case only.
         same = os.path.normpath(row.path) == os.path.normpath(folder)
         if not same and Path(row.path, filename).exists():
             return None
@@ -322,7 +275,7 @@ class Index:
         mine = (spans.c.file_id == file_id) & (spans.c.prov_id == number) & (spans.c.provider == text)
         row = connection.execute(select(spans).where(mine)).first()
         if row is not None:
-            frames = [*(_frames(row.frames) or ()), *frames]
+            frames = [*(frames_of(row.frames) or ()), *frames]
         values = {
             "first": min(frame[1] for frame in frames),
             "last": max(frame[2] for frame in frames),
@@ -355,7 +308,7 @@ class Index:
         for (_, text), entries in found.fields.items():
             for raw, entry in entries.items():
                 name = f"{text}.{field_name(raw)}"
-                put[name] = _merged(put.get(name) or self._names.get(name), name, text, entry)
+                put[name] = merged(put.get(name) or self._names.get(name), name, text, entry)
         self._put_name_rows(connection, put.values())
         return put
 
@@ -419,7 +372,7 @@ class Index:
             text = by_id[row.feed_id].description
             name = f"{text}.{field_name(row.field)}"
             known = put.get(name) or self._names.get(name)
-            put[name] = _merged(known, name, text, FieldFound("", "number", first, last))
+            put[name] = merged(known, name, text, FieldFound("", "number", first, last))
         for number, (first, last) in reach.items():
             row = by_id[number]
             path = os.path.join(os.path.normpath(row.path), row.filename)  # noqa: PTH118 - as `os.walk` joins them
@@ -438,19 +391,3 @@ def _set_up_sqlite(connection: Any, _: Any) -> None:
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=20000"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
-
-
-def _frames(text: str) -> list[Frame] | None:
-    return [(int(at), float(first), float(last), int(n)) for at, first, last, n in json.loads(text)] if text else None
-
-
-def _merged(known: Name | None, name: str, provider: str, found: FieldFound) -> Name:
-    """Add a finding to what is known of a field: the timeline stays the one of the first block it was seen in."""
-    timeline = f"{provider}.{found.block}" if found.block else name
-    if known is None:
-        return Name(name, provider, timeline, found.type, found.first, found.last)
-    if known.timeline != known.name:
-        timeline = known.timeline
-    kinds = {known.type, found.type} if known.timeline != known.name else {found.type}
-    kind = kinds.pop() if len(kinds) == 1 else "string" if "string" in kinds else "number"
-    return Name(name, provider, timeline, kind, min(known.first, found.first), max(known.last, found.last))

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from sisockdaq.nodes.g3_archive._cache import Cache
 from sisockdaq.nodes.g3_archive._frames import Column, Frame
-from sisockdaq.nodes.g3_archive._index import Index, Name, Span
+from sisockdaq.nodes.g3_archive._index import Index
+from sisockdaq.nodes.g3_archive._records import Name, Span
 from sisockdaq.nodes.g3_archive._worker import Worker
 
 from sisockdaq.downsample import thin

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sisockdaq.nodes.g3_archive._frames import Found
-from sisockdaq.nodes.g3_archive._index import Index, KnownFile, Stamp
+from sisockdaq.nodes.g3_archive._index import Index
+from sisockdaq.nodes.g3_archive._records import KnownFile, Stamp
 from sisockdaq.nodes.g3_archive._worker import Worker
 
 from sisockdaq.errors import DeadlineExceeded, FileUnreadable, SisockdaqError, StorageError
@@ -173,7 +174,7 @@ class Scanner:
             return
         try:
             self._read(path, stamp, settled, known)
-        except (FileUnreadable, DeadlineExceeded, OSError) as error:
+        except (FileUnreadable, DeadlineExceeded, StorageError, OSError) as error:
             if self._stopping:
                 return  # The process was ended with the node; that says nothing about the file.
             reason = error.message if isinstance(error, SisockdaqError) else f"{path}: {error}"
@@ -218,8 +219,9 @@ def _walk(directory: Path) -> Iterator[tuple[str, Stamp]]:
             if name.endswith(_SUFFIX):
                 path = Path(folder, name)
                 try:
+                    str(path).encode()  # Of a name that is no text there is no place in the index.
                     yield str(path), Stamp.of(path.stat())
-                except OSError:
+                except (OSError, UnicodeEncodeError):
                     continue  # Gone since it was listed, or a link to nothing.
 
 

@@ -98,7 +98,8 @@ files = Table(
     Column("providers", _long, nullable=False),
     mysql_engine="InnoDB",
 )
-"""One row a file. ``scanned_to``: indexed up to that byte, before which it has that fingerprint; ``providers``: those named before it, as JSON."""
+"""One row a file. ``scanned_to``: indexed up to that byte, before which it has that fingerprint;
+``providers``: those named before it, as JSON."""
 
 spans = Table(
     "sisockdaq_spans",

@@ -65,7 +65,7 @@ class Worker:
         Raises
         ------
         FileUnreadable
-            The file cannot be read, or the process died over it.
+            The file cannot be read, or the process died over it, twice.
         DeadlineExceeded
             It took too long; the process was killed.
         """
@@ -73,7 +73,12 @@ class Worker:
         if not self._lock.acquire(timeout=max(deadline, 0.0)):
             raise DeadlineExceeded(f"{path} was not read within {deadline:g} s: other files were before it")
         try:
-            good, answer = self._ask((function, (path, *arguments)), path, until, deadline)
+            request = (function, (path, *arguments))
+            try:
+                good, answer = self._ask(request, path, until, deadline)
+            except _DiedError:
+                # Perhaps it was another's doing: only a file over which it dies twice is at fault.
+                good, answer = self._ask(request, path, until, deadline)
         finally:
             self._lock.release()
         if not good:
@@ -99,7 +104,7 @@ class Worker:
             return pipe.recv()
         except (EOFError, OSError):
             code = self._died()
-            raise FileUnreadable(f"{path}: the process that read it {_ending(code)}") from None
+            raise _DiedError(f"{path}: the process that read it {_ending(code)}") from None
 
     def _started(self) -> Connection:
         if self._closed:
@@ -137,6 +142,10 @@ class Worker:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(_END)
         return process.returncode
+
+
+class _DiedError(FileUnreadable):
+    """The process ended at work."""
 
 
 def _ending(code: int | None) -> str:

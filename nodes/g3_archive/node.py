@@ -183,6 +183,7 @@ class G3Archive(DataNodeServer):
         """Scan when it is time; after a failure ever more rarely."""
         if time.monotonic() < self._next_look:
             return
+        self._next_look = time.monotonic() + self.options.scan_interval
         try:
             if not self._prepared:
                 self.index.prepare()
