@@ -122,17 +122,21 @@ class TextFilesNode(DataNodeServer):
         return blocks
 
     def _get_schema_blocking(self, start: float, end: float) -> FieldList:
-        listing: FieldList = self.store.fields(start, end)
+        found: dict[str, Field] = {}
         intervals: dict[str, float | None] = {}
-        for field in self.folder.fields:
-            about = self.describe(field) if self.folder.holds(field, start, end) else None
+        for name in self.folder.fields:
+            about = self.describe(name) if self.folder.holds(name, start, end) else None
             if about is not None:
-                listing.fields[field] = about[0]
+                found[name] = about[0]
                 intervals.setdefault(about[0].timeline, about[1])
-        for timeline, interval in intervals.items():
-            members = tuple(name for name, entry in listing.fields.items() if entry.timeline == timeline)
-            listing.timelines[timeline] = Timeline(interval=interval, fields=members)
-        return listing
+        timelines = {
+            line: Timeline(
+                interval=interval, fields=tuple(name for name, entry in found.items() if entry.timeline == line)
+            )
+            for line, interval in intervals.items()
+        }
+        own: FieldList = self.store.fields(start, end)
+        return FieldList({**found, **own.fields}, {**timelines, **own.timelines})
 
     def _get_samples_blocking(
         self, fields: list[str], start: float, end: float, max_points: int | None, min_stride: float | None
