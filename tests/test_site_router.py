@@ -14,7 +14,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from sisockdaq.cli.table import row
+from sisockdaq.cli.table import _head, row
 from sisockdaq.errors import AuthenticationFailed, ConfigurationError, PortTaken
 from sisockdaq.router import RouterPlan, free_port, require_free_ports, write_router_config
 from sisockdaq.router._certificate import ensure_certificate
@@ -168,7 +168,8 @@ def test_a_taken_port_for_ocs_is_named_by_its_key(site: Site) -> None:
 
 def test_full_rights_are_shown_in_the_table(site: Site) -> None:
     detail = row(site, PartStatus("router", "crossbar", "up"), {})[3]
-    assert detail.startswith("wss://127.0.0.1:8080/ws; port 8001 gives full rights to whoever reaches it")
+    assert detail == "wss://127.0.0.1:8080/ws; full rights without a login at port 8001"
+    assert "warning: port 8001 gives full rights without a login" in _head(site)
 
 
 def test_the_router_of_an_existing_network_starts_and_says_what_it_lets_in(site: Site, tmp_path: Path) -> None:
@@ -187,7 +188,7 @@ def test_the_router_of_an_existing_network_starts_and_says_what_it_lets_in(site:
         Caller(endpoint, Credentials("viewer", here.state.secret("viewer"))).close()
         with pytest.raises(AuthenticationFailed):
             Caller(endpoint, Credentials("server", "another"))
-        assert log.read_text().count("gives full rights to whoever reaches it") == 1
+        assert log.read_text().count("gives full rights without a login") == 1
         assert "a known secret" not in log.read_text()
     finally:
         router.terminate()

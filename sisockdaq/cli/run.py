@@ -54,13 +54,12 @@ def run_part(site: Site, name: str) -> None:
 
 def _run_router(site: Site) -> None:
     """Become the router: this process turns into crossbar."""
-    from sisockdaq.router import RouterPlan, require_free_ports, router_command, write_router_config
+    from sisockdaq.router import RouterPlan, require_free_ports, rights_warning, router_command, write_router_config
     from sisockdaq.router._process import router_environment
 
-    plan = RouterPlan.of(site)
-    require_free_ports(plan)
-    if plan.warning:
-        print(f"warning: {plan.warning}", file=sys.stderr, flush=True)
+    require_free_ports(RouterPlan.of(site))
+    if warning := rights_warning(site.router.ocs):
+        print(f"warning: {warning}", file=sys.stderr, flush=True)
     command = router_command(write_router_config(site, site.state))
     site.state.router_socket.unlink(missing_ok=True)  # what a killed router left behind
     os.execve(command[0], command, router_environment())

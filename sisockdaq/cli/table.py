@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from sisockdaq.errors import SisockdaqError
-from sisockdaq.router import RouterPlan
+from sisockdaq.router import rights_warning
 from sisockdaq.site import Site
 from sisockdaq.supervisor import PartStatus, Supervisor
 
@@ -230,7 +230,9 @@ def _show_table(
 
 
 def _head(site: Site) -> str:
-    return f"  site {site.site} · realm {site.realm} · state in {_short(site.state.path)}\n"
+    warning = rights_warning(site.router.ocs)
+    below = f"  warning: {warning}\n" if warning else ""
+    return f"  site {site.site} · realm {site.realm} · state in {_short(site.state.path)}\n{below}"
 
 
 def _short(path: Path) -> str:
@@ -269,8 +271,9 @@ def row(site: Site, part: PartStatus, latest: Mapping[str, Mapping[str, Any]]) -
     values = latest.get(part.name, {})
     state = "writing" if values.get("state") == "WRITING" else "up"
     if part.name == "router":
-        warning = RouterPlan.of(site).warning
-        return state + again, "", "", f"{site.url}; {warning}" if warning else site.url
+        ocs = site.router.ocs
+        warning = f"; full rights without a login at port {ocs.port}" if ocs and ocs.full_rights else ""
+        return state + again, "", "", site.url + warning
     if part.name == "hub":
         return state + again, "", "", f"{sum(1 for known in latest.values() if known)} nodes answer" if latest else ""
     rate, lost, detail = cells(part.kind, values, site)
@@ -286,7 +289,7 @@ def _show_lines(
         sys.stdout.write(f"{json.dumps(facts)}\n" if as_json else f"{text}\n")
         sys.stdout.flush()
 
-    say(_head(site), site=site.site, url=site.url, state=str(site.state.path))
+    say(_head(site), site=site.site, url=site.url, state=str(site.state.path), warning=rights_warning(site.router.ocs))
     shown: dict[str, tuple[str, int | None]] = {}
     ready = False
     began = time.monotonic()

@@ -13,7 +13,7 @@ from typing import Any
 
 from sisockdaq.errors import ConfigurationError
 from sisockdaq.router._certificate import ensure_certificate
-from sisockdaq.router._plan import OcsAccess, RouterPlan, RouterSite
+from sisockdaq.router._plan import OcsAccess, RouterPlan, RouterSite, rights_warning
 from sisockdaq.router._process import RouterProcess, free_port, require_free_port, template_folder
 from sisockdaq.state import StateDirectory
 
@@ -24,6 +24,7 @@ __all__ = [
     "RouterSite",
     "free_port",
     "require_free_ports",
+    "rights_warning",
     "router_config",
     "start_router",
     "write_router_config",

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-__all__ = ["OcsAccess", "RouterPlan", "RouterSite"]
+__all__ = ["OcsAccess", "RouterPlan", "RouterSite", "rights_warning"]
 
 FIXED_USERS = {"hub": "hub", "consumer": "consumer", "control": "control"}
 """Users that every site has, with their roles."""
@@ -28,6 +28,16 @@ class _OcsOptions(Protocol):
     def address_root(self) -> str: ...
     @property
     def full_rights(self) -> bool: ...
+
+
+def rights_warning(ocs: _OcsOptions | None) -> str | None:
+    """Return what the person who runs the site should know about the rights at the plain port; None: nothing."""
+    if ocs is None or not ocs.full_rights:
+        return None
+    return (
+        f"port {ocs.port} gives full rights without a login (router.ocs.full_rights): whoever reaches it may serve "
+        f"under any node's name"
+    )
 
 
 class _RouterOptions(Protocol):
@@ -165,16 +175,6 @@ class RouterPlan:
         if self.ocs is not None:
             listening["router.ocs.port"] = (self.ocs.host, self.ocs.port)
         return listening
-
-    @property
-    def warning(self) -> str | None:
-        """What the person who runs the site should know about its rights; None: nothing."""
-        if self.ocs is None or not self.ocs.full_rights:
-            return None
-        return (
-            f"port {self.ocs.port} gives full rights to whoever reaches it, without a login (router.ocs.full_rights): "
-            f"such a program may serve under any node's name"
-        )
 
     def users(self) -> dict[str, str]:
         """Return every user with its role."""
