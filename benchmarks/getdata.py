@@ -96,8 +96,8 @@ class Rival:
         in_reactor(connect)
         wait_until(self.session.is_attached, 15, "the rival's login")
 
-    def get(self, size: int) -> None:
-        """Fetch a field, span by span."""
+    def get(self, size: int) -> tuple[list[float], list[float]]:
+        """Return a field's times and values, fetched span by span."""
         values: list[float] = []
         times: list[float] = []
         for first in range(0, size, RIVAL_SPAN):
@@ -109,6 +109,7 @@ class Rival:
             values += reply["data"][field]
             times += reply["timeline"][field]["t"]
         assert len(values) == len(times) == size
+        return times, values
 
     def close(self) -> None:
         """Leave."""

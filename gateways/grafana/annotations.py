@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-__all__ = ["MOST", "annotations"]
+__all__ = ["MOST", "acquisition_notes"]
 
 MOST = 500
 """Annotations of one reply; the newest are kept."""
 
 
-def annotations(
+def acquisition_notes(
     entries: Iterable[Mapping[str, Any]], start: float, end: float, query: str = "", echo: Any = None
 ) -> list[dict[str, Any]]:
     """Return the acquisitions that overlap ``[start, end)`` (UNIX times [s]) and whose name holds the query.

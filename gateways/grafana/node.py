@@ -68,7 +68,8 @@ class Grafana(Gateway):
 
     def start(self) -> Any:
         """Listen."""
-        txaio.set_global_log_level(self.options.log_level)
+        logging: Any = txaio  # its functions are set at run time, unknown to a type checker
+        logging.set_global_log_level(self.options.log_level)
         pages = Pages(self)
         self._ports: list[Any] = []
         self.port = self._listen(self.options.port, HttpSite(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from klein import Klein
 from sisockdaq.gateways.grafana import listings, replies
-from sisockdaq.gateways.grafana.annotations import annotations
+from sisockdaq.gateways.grafana.annotations import acquisition_notes
 from sisockdaq.gateways.grafana.asking import Answer, Nodes
 from sisockdaq.gateways.grafana.listings import Row
 from sisockdaq.gateways.grafana.metrics import CONTENT_TYPE, STATUS_AGE, Age, Metrics
@@ -154,7 +154,7 @@ class Pages:
         text = _text(asked, "query") if isinstance(asked, dict) else ""
         start, end = span(limits.get("from"), limits.get("to"), time.time())
         found = yield self._acquisitions()
-        return replies.encode(annotations(found, start, end, text, asked))
+        return replies.encode(acquisition_notes(found, start, end, text, asked))
 
     # Infinity, and people with curl.
 
@@ -210,7 +210,7 @@ class Pages:
         first, last = (given.get("from") or ["0"])[-1], (given.get("to") or ["now+1y"])[-1]
         start, end = span(first, last, time.time())
         entries = yield self._acquisitions()
-        return self._flat(request, annotations(entries, start, end), ("time", "timeEnd", "title", "text", "tags"))
+        return self._flat(request, acquisition_notes(entries, start, end), ("time", "timeEnd", "title", "text", "tags"))
 
     # Prometheus.
 

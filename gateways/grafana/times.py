@@ -52,7 +52,7 @@ def duration(text: Any) -> float:
     if isinstance(text, str):
         if match := _DURATION.fullmatch(text):
             return float(match[1]) * _UNITS[match[2]]
-        if _NUMBER.fullmatch(text) and float(text) >= 0:
+        if _NUMBER.fullmatch(text) and 0 <= float(text) < math.inf:
             return float(text) / 1000
     raise IntervalError(
         f"{text!r} is no duration", remedy="as 500ms, 20s, 5m, 4h, 1d, 1w, 1M or 1y, or in milliseconds"

@@ -43,11 +43,15 @@ _ALLOWED_HEADERS = "accept, content-type, authorization, x-grafana-org-id, x-pan
 
 _log = Logger("sisockdaq.grafana")
 
+_Site: Any = Site
+_TwistedRequest: Any = Request
+"""Twisted's classes, which have no types."""
+
 Seen = Callable[[str, int, float], None]
 """Told of each answer: the route (or "other"), the status, and the seconds that it took."""
 
 
-class HttpSite(Site):  # type: ignore[misc]
+class HttpSite(_Site):  # type: ignore[misc]
     """A server of a klein application.
 
     Parameters
@@ -97,7 +101,7 @@ class HttpSite(Site):  # type: ignore[misc]
         return any(fnmatch.fnmatchcase(origin.lower(), pattern.lower()) for pattern in self.origins)
 
 
-class _Request(Request):  # type: ignore[misc]
+class _Request(_TwistedRequest):  # type: ignore[misc]
     """Refuses bodies that are too large, and answers OPTIONS."""
 
     def __init__(self, site: HttpSite, channel: HTTPChannel) -> None:

@@ -147,7 +147,7 @@ class Catalog:
             if known is not None and known.error is None:
                 return known.fields
             self._known.pop(node, None)
-        error = known.error if known else NodeNotFound(node)  # it went in this moment
+        error = known.error if known and known.error else NodeNotFound(node)  # it went in this moment
         if isinstance(error, NodeNotFound):
             names = [str(entry["name"]) for entry in self.nodes()]
             raise NodeNotFound(

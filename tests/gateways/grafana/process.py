@@ -6,8 +6,9 @@ import json
 import sys
 from pathlib import Path
 
-from sisockdaq.gateway import run_gateway
 from sisockdaq.gateways.grafana import Grafana
+
+from sisockdaq.gateway import run_gateway
 from sisockdaq.session import Credentials, Endpoint
 from sisockdaq.state import StateDirectory
 

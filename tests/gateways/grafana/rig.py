@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from sisockdaq.gateways.grafana import Grafana
 
 from sisockdaq._wamp.reactor import in_reactor
 from sisockdaq.base import DataNodeServer
 from sisockdaq.gateway import GatewayHost
-from sisockdaq.gateways.grafana import Grafana
 from sisockdaq.session import Credentials, Endpoint
 from sisockdaq.testing import Network, wait_until
 

@@ -162,7 +162,8 @@ def own_process(network: Network, tmp_path: Path) -> Iterator[tuple[Reader, subp
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.gateways.grafana.process", json.dumps(given)],
-            stdout=log, stderr=subprocess.STDOUT, env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            stdout=log, stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )  # fmt: skip
     reader = Reader(port)
 
