@@ -19,5 +19,8 @@ packages.extend(TEMPLATE)
 setup(
     packages=packages,
     package_dir={**ROOMS, **TEMPLATE},
-    package_data={package: ["*.json", "sitecustomize.py"] for package in TEMPLATE},
+    package_data={
+        **{package: ["*.json", "sitecustomize.py"] for package in TEMPLATE},
+        "sisockdaq.nodes.weather": ["sample/*.dat"],
+    },
 )
