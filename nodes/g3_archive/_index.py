@@ -362,27 +362,51 @@ class Index:
 
     def _adopt_rows(self, connection: Connection, rows: Sequence[Any]) -> None:
         by_id = {row.id: row for row in rows}
-        recorded = connection.execute(select(tables.fields).where(tables.fields.c.feed_id.in_(list(by_id)))).all()
-        reach: dict[int, tuple[float, float]] = {}
+        fields, feeds = tables.fields, tables.feeds
+        # The database adds up: an existing index has millions of these rows.
+        reaches = func.min(fields.c.start), func.max(fields.c.end)
+        within = fields.c.feed_id.in_(list(by_id))
+        by_feed = select(fields.c.feed_id, *reaches).where(within).group_by(fields.c.feed_id)
+        reach = {row[0]: (tables.to_unix(row[1]), tables.to_unix(row[2])) for row in connection.execute(by_feed)}
+        by_name = select(feeds.c.description, fields.c.field, *reaches).join(feeds, feeds.c.id == fields.c.feed_id)
         put: dict[str, Name] = {}
-        for row in recorded:
-            first, last = tables.to_unix(row.start), tables.to_unix(row.end)
-            had = reach.get(row.feed_id, (first, last))
-            reach[row.feed_id] = min(had[0], first), max(had[1], last)
-            text = by_id[row.feed_id].description
-            name = f"{text}.{field_name(row.field)}"
-            known = put.get(name) or self._names.get(name)
-            put[name] = merged(known, name, text, FieldFound("", "number", first, last))
-        for number, (first, last) in reach.items():
-            row = by_id[number]
-            path = os.path.join(os.path.normpath(row.path), row.filename)  # noqa: PTH118 - as `os.walk` joins them
-            file_id = connection.execute(select(tables.files.c.id).where(tables.files.c.path == path)).scalar()
-            if file_id is None:
-                file_id = self._put_file(connection, path, Stamp(-1, 0), state="adopted", reason="")
-            values = {"file_id": file_id, "feed_id": number, "prov_id": row.prov_id, "provider": row.description}
-            connection.execute(insert(tables.spans).values(first=first, last=last, frames="", **values))
+        for text, field, start, end in connection.execute(
+            by_name.where(within).group_by(feeds.c.description, fields.c.field)
+        ):
+            name = f"{text}.{field_name(field)}"
+            found = FieldFound("", "number", tables.to_unix(start), tables.to_unix(end))
+            put[name] = merged(put.get(name) or self._names.get(name), name, text, found)
+        paths = {
+            number: os.path.join(os.path.normpath(by_id[number].path), by_id[number].filename)  # noqa: PTH118 - as text
+            for number in reach
+        }
+        file_ids = self._adopted_files(connection, set(paths.values()))
+        spans = [
+            {
+                "file_id": file_ids[paths[number]],
+                "feed_id": number,
+                "prov_id": by_id[number].prov_id,
+                "provider": by_id[number].description,
+                "first": first,
+                "last": last,
+                "frames": "",
+            }
+            for number, (first, last) in reach.items()
+        ]
+        if spans:
+            connection.execute(insert(tables.spans), spans)
         self._put_name_rows(connection, put.values())
         self._names.update(put)
+
+    def _adopted_files(self, connection: Connection, paths: set[str]) -> dict[str, int]:
+        """Return the files' numbers; those that are not there are put in."""
+        files = tables.files
+        question = select(files.c.path, files.c.id).where(files.c.path.in_(sorted(paths)))
+        missing = paths - {row.path for row in connection.execute(question)}
+        blank = {"size": -1, "changed_ns": 0, "scanned_to": 0, "fingerprint": "", "reason": "", "providers": "{}"}
+        if missing:
+            connection.execute(insert(files), [{"path": path, "state": "adopted", **blank} for path in sorted(missing)])
+        return {row.path: row.id for row in connection.execute(question)}
 
 
 def _set_up_sqlite(connection: Any, _: Any) -> None:
