@@ -131,7 +131,8 @@ def _run_hub(network: NetworkSettings, settings: list[str]) -> None:
         raise ConfigurationError(f"--set {settings[0]}: the hub has no options")
     endpoint, credentials = _way_in(network)
     state = _made(find_state("joined-hub"))
-    host = HubHost(endpoint, credentials, state and state.path / "hub.json", undisclosed=True)
+    memory = state.path / "hub.json" if state is not None else None
+    host = HubHost(endpoint, credentials, memory, undisclosed=True)
     run_until_signal(host.start, host.stop)
 
 
