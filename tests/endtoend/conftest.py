@@ -24,6 +24,8 @@ nodes:
   integrator: {type: integrator, bins: 200, keep: 3}
   writer:     {type: file_writer, directory: runs, images_per_file: 25, flush_interval: 0.3}
   archive:    {type: hdf5_archive, directory: runs, growing_interval: 0.3}
+gateways:
+  grafana: {port: 5000}
 """
 """Small images and small files; the integrator remembers so little that older samples can only come from files, and
 the ring holds more frames than come while a hung consumer is borne."""

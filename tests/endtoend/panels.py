@@ -74,12 +74,17 @@ class Gateway:
 
     def samples_or_none(self, **parameters: Any) -> list[tuple[float, Any]]:
         """Return them, or nothing while the network is being made whole."""
+        rows = self.get_or_none("/api/query?" + urlencode(parameters)) or []
+        return [(row["time"], row["value"]) for row in rows]
+
+    def get_or_none(self, path: str) -> Any:
+        """Return the decoded JSON, or nothing while a node or a field is not there."""
         try:
-            return self.samples(**parameters)
+            return self.get(path)
         except urllib.error.HTTPError as error:
             if error.code not in (404, 503):
                 raise
-            return []
+            return None
 
     def is_healthy(self) -> bool:
         """Whether the gateway says that it has joined the network."""
