@@ -27,7 +27,7 @@ from sisockdaq.nexus.engine import WriterEngine
 from sisockdaq.nexus.facts import detector_facts, geometry_facts, site_mask
 from sisockdaq.nexus.fileset import ClosedFile
 from sisockdaq.nexus.options import EngineOptions
-from sisockdaq.recording import Recorder, RecordingOptions
+from sisockdaq.recording import LOOK, Recorder, RecordingOptions
 
 __all__ = ["FileWriter"]
 
@@ -170,6 +170,7 @@ class FileWriter(DataNodeServer):
         if self.recorder is not None:
             self.recorder.open()
             self.every(1.0, self._publish_recording)
+            self.every(LOOK, self.recorder.look)
 
     def _end(self) -> None:
         if self.recorder is not None:

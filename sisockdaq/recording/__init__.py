@@ -5,6 +5,6 @@ thread of its own, `recorder` listens to the network and asks nodes for what was
 on it.
 """
 
-from sisockdaq.recording.recorder import Recorder, RecordingOptions
+from sisockdaq.recording.recorder import LOOK, Recorder, RecordingOptions
 
-__all__ = ["Recorder", "RecordingOptions"]
+__all__ = ["LOOK", "Recorder", "RecordingOptions"]

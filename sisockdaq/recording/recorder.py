@@ -35,7 +35,7 @@ from sisockdaq.wire import FeedEvent
 
 __all__ = ["LOOK", "Recorder", "RecordingOptions", "wanted"]
 
-LOOK = 5.0
+LOOK = 3.0
 """Time between two looks at the network [s]: an older hub tells of nothing."""
 
 DEADLINE = 10.0

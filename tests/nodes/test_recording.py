@@ -175,9 +175,9 @@ def test_a_queue_that_is_full_leaves_samples_to_the_nodes_cache(network: Network
     source = network.start(Source)
     writer = start_writer(network, tmp_path, record=["source::a"], recording={"memory": 1 << 16}, flush_interval=0.5)
     wait_until(lambda: writer.node.recorder.fields == 1, 10, "the field")
-    for first in range(0, 20000, 500):
+    for first in range(0, 8000, 500):
         feed(source, first, first + 500)
-    wait_until(lambda: recorded(writer) == 20000, 30, "all samples")
+    wait_until(lambda: recorded(writer) == 8000, 30, "all samples")
     assert writer.node.recorder.status()["samples_lost"] == 0
 
 
