@@ -60,7 +60,8 @@ def test_a_broken_file_is_shown_and_harms_nothing(network: Network, tmp_path: Pa
     (tmp_path / "bad.g3").write_bytes(os.urandom(4000))
     os.utime(tmp_path / "bad.g3", LONG_AGO)
     running = network.start(G3Archive, name="g3_reader", directory=str(tmp_path), scan_interval=0.2, max_points=3)
-    wait_until(lambda: status(network, "files_broken") == 1, 30, "the broken file")
+    scanned(network, 2)
+    assert status(network, "files_broken") == 1
     assert status(network, "database_up") is True
     assert len(network.call("consumer.g3_reader.get_data", [NAME], 1, 0)["data"][NAME]) == 3
     # The process that reads may die at any time.
