@@ -83,6 +83,8 @@ class Gateway:
         deadline: float = Field(8.0, gt=0, le=60, description="Longest wait for the answer of one node [s].")
 
     options: Any
+    about: str = "on the network"
+    """What the supervisor shows while all is well; a gateway that listens says where, in `start`."""
 
     def __init__(
         self, name: str, options: Any, client: ServingClient, site: Site | None, state: StateDirectory | None
@@ -203,11 +205,11 @@ class GatewayHost:
     def _look(self) -> None:
         """Tell the supervisor when something has changed."""
         client = self.gateway.client
-        said = "" if client.joined else f"waiting for the router: {client.failure or 'not joined yet'}"
+        said = self.gateway.about if client.joined else f"waiting for the router: {client.failure or 'not joined yet'}"
         if said == self._said:
             return
         self._said = said
-        notify_status(said)
+        notify_status(said)  # first, so that whoever sees it become ready does not see the old reason
         if client.joined and not self._ready:
             self._ready = True
             notify_ready()

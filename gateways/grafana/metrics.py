@@ -41,6 +41,8 @@ STATUS_AGE = 60.0
 
 _STATUS = "status"
 
+_SHOWN_ELSEWHERE = frozenset({"time", "started", "uptime"})
+
 
 class Metrics:
     """What is shown, filled in from the hub's status and the nodes' newest values.
@@ -123,7 +125,7 @@ class Metrics:
                 if _is_number(entry.get(key)):
                     family.add_metric([name], float(entry[key]))
             for key, value in (entry.get("health") or {}).items():
-                if _is_number(value):
+                if _is_number(value) and key not in _SHOWN_ELSEWHERE:
                     health.add_metric([name, str(key)], float(value))
         yield from (up, uptime, answer, health)
 

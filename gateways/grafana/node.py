@@ -79,7 +79,8 @@ class Grafana(Gateway):
         if self.options.metrics_port is not None:
             site = HttpSite(MetricsPages(pages).app, origins=(), body_limit=self.options.body_limit)
             self.metrics_port = self._listen(self.options.metrics_port, site)
-        self.log.info("listening at http://{host}:{port}/", host=self.options.host, port=self.port)
+        self.about = f"http://{self.options.host}:{self.port}/"
+        self.log.info("listening at {where}", where=self.about)
 
     def stop(self) -> Deferred[Any]:
         """Listen no more."""
