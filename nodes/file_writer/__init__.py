@@ -82,7 +82,9 @@ class FileWriter(DataNodeServer):
             [],
             description="Series that are recorded: nodes, or node::field, with * and ?. Such a writer needs no images.",
         )
-        recording: RecordingOptions = Field(default_factory=RecordingOptions, description="How series are recorded.")
+        recording: RecordingOptions = Field(
+            default_factory=lambda: RecordingOptions.model_validate({}), description="How series are recorded."
+        )
 
     def setup(self) -> Any:
         """Declare the fields; read the mask and the geometry and begin to consume, in a thread."""
