@@ -208,6 +208,7 @@ def test_an_agent_of_ocs_is_recorded(network: Network, tmp_path: Path) -> None:
         agent.wait_for_messages(len(agent.messages) + 1)
     start_archive(network, tmp_path)
     t, values = agent.samples("channel_00")
+    network.wait_for("ocs::channel_00", samples=len(t))
     data = network.client.get("ocs::channel_00", start=-7200)["ocs::channel_00"]
     np.testing.assert_array_equal(data.t, t)
     np.testing.assert_array_equal(data.values, values)
