@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from sisockdaq.client import FieldData
 from sisockdaq.gateways.grafana import listings, questions, replies
 from sisockdaq.gateways.grafana.listings import Row
+
+from sisockdaq.client import FieldData
 from sisockdaq.schema import Field
 
 times = st.lists(st.integers(0, 10**9), max_size=30, unique=True).map(sorted)
