@@ -32,14 +32,21 @@ if TYPE_CHECKING:
 __all__ = [
     "compress_bound",
     "compress_lz4",
+    "compress_plain_lz4",
+    "compress_zstd",
     "decompress_lz4",
     "decompress_plain_lz4",
     "decompress_zstd",
+    "plain_lz4_bound",
     "unpacked_size",
+    "zstd_bound",
 ]
 
 _HEADER = struct.Struct(">QI")
 _LENGTH = struct.Struct(">I")
+
+_LZ4_BLOCK = 2**26
+"""Bytes that plain LZ4 packs at once; a reader needs that much memory beside the image."""
 
 _ELEMENTS = 8
 """Bitshuffle turns groups of eight elements; fewer than that at the end are stored as they are."""
@@ -56,6 +63,12 @@ def _library() -> ctypes.CDLL:
         function.restype = ctypes.c_int64
     library.bshuf_compress_lz4_bound.argtypes = [size, size, size]
     library.bshuf_compress_lz4_bound.restype = size
+    library.bshuf_compress_zstd.argtypes = [pointer, pointer, size, size, size, ctypes.c_int]
+    library.bshuf_compress_zstd.restype = ctypes.c_int64
+    library.bshuf_compress_zstd_bound.argtypes = [size, size, size]
+    library.bshuf_compress_zstd_bound.restype = size
+    library.LZ4_compress_default.argtypes = [pointer, pointer, ctypes.c_int, ctypes.c_int]
+    library.LZ4_compress_default.restype = ctypes.c_int
     library.bshuf_default_block_size.argtypes = [size]
     library.bshuf_default_block_size.restype = size
     library.LZ4_decompress_safe.argtypes = [pointer, pointer, ctypes.c_int, ctypes.c_int]
@@ -109,6 +122,64 @@ def compress_lz4(array: npt.NDArray[Any], out: npt.NDArray[np.uint8] | None = No
     if written < 0:
         raise ValueError(f"bitshuffle cannot pack an array of {data.nbytes} bytes (code {written})")
     return target.data[: _HEADER.size + written]
+
+
+def zstd_bound(shape: tuple[int, ...], dtype: npt.DTypeLike) -> int:
+    """Return how many bytes a bitshuffle-Zstandard payload of such an array can have at most."""
+    count, element = int(np.prod(shape, dtype=np.int64)), np.dtype(dtype).itemsize
+    library = _library()
+    block = int(library.bshuf_default_block_size(element))
+    return _HEADER.size + int(library.bshuf_compress_zstd_bound(count, element, block))
+
+
+def compress_zstd(
+    array: npt.NDArray[Any], out: npt.NDArray[np.uint8] | None = None, *, level: int = 1
+) -> memoryview:
+    """Pack an array with bitshuffle and Zstandard; `out` has `zstd_bound` bytes; otherwise as `compress_lz4`."""
+    data = np.ascontiguousarray(array)
+    target = _room(out, zstd_bound(data.shape, data.dtype))
+    library = _library()
+    block = int(library.bshuf_default_block_size(data.itemsize))
+    _HEADER.pack_into(target.data, 0, data.nbytes, block * data.itemsize)
+    written = library.bshuf_compress_zstd(
+        data.ctypes.data, target.ctypes.data + _HEADER.size, data.size, data.itemsize, block, level
+    )
+    if written < 0:
+        raise ValueError(f"bitshuffle cannot pack an array of {data.nbytes} bytes (code {written})")
+    return target.data[: _HEADER.size + written]
+
+
+def plain_lz4_bound(shape: tuple[int, ...], dtype: npt.DTypeLike) -> int:
+    """Return how many bytes a plain LZ4 payload of such an array can have at most."""
+    size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+    blocks = -(-size // _LZ4_BLOCK)
+    return _HEADER.size + size + blocks * (_LENGTH.size + 16 + _LZ4_BLOCK // 255)
+
+
+def compress_plain_lz4(array: npt.NDArray[Any], out: npt.NDArray[np.uint8] | None = None) -> memoryview:
+    """Pack an array with LZ4 alone (filter 32004); `out` has `plain_lz4_bound` bytes; otherwise as `compress_lz4`."""
+    data = np.ascontiguousarray(array)
+    target = _room(out, plain_lz4_bound(data.shape, data.dtype))
+    source, library = data.reshape(-1).view(np.uint8), _library()
+    _HEADER.pack_into(target.data, 0, data.nbytes, min(_LZ4_BLOCK, max(data.nbytes, 1)))
+    position = _HEADER.size
+    for begin in range(0, data.nbytes, _LZ4_BLOCK):
+        size = min(_LZ4_BLOCK, data.nbytes - begin)
+        room, place = min(target.nbytes - position - _LENGTH.size, 2**31 - 1), position + _LENGTH.size
+        length = library.LZ4_compress_default(source.ctypes.data + begin, target.ctypes.data + place, size, room)
+        if not 0 < length < size:  # it does not get smaller: as it is, which its length says
+            target[place : place + size] = source[begin : begin + size]
+            length = size
+        _LENGTH.pack_into(target.data, position, length)
+        position = place + length
+    return target.data[:position]
+
+
+def _room(out: npt.NDArray[np.uint8] | None, bound: int) -> npt.NDArray[np.uint8]:
+    target = np.empty(bound, np.uint8) if out is None else out
+    if target.nbytes < bound or target.dtype != np.uint8 or not target.flags.c_contiguous:
+        raise ValueError(f"out must be {bound} contiguous bytes")
+    return target
 
 
 def unpacked_size(payload: Buffer) -> int:

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sisockdaq.frames.bitshuffle import compress_bound, compress_lz4
 from sisockdaq.frames.bus import BorrowedFrame
 from sisockdaq.frames.messages import FrameHeader
+from sisockdaq.nexus.filters import filter_of
 
 __all__ = ["PackedFrame", "Packer"]
 
@@ -50,14 +50,14 @@ class Packer:
     ----------
     shape, dtype
         Of the frames.
-    compression : {"bslz4", "none"}
+    compression : Compression
     threads : int
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: str, *, compression: str = "bslz4", threads: int = 2) -> None:
         self.shape, self.dtype, self.compression = shape, dtype, compression
-        raw = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        self._size = compress_bound(shape, dtype) if compression == "bslz4" else raw
+        self._filter = filter_of(compression)
+        self._size = self._filter.bound(shape, dtype)
         self.capacity = max(_FEWEST, min(_MOST, _MEMORY // max(self._size, 1)))
         self._free: queue.SimpleQueue[npt.NDArray[np.uint8]] = queue.SimpleQueue()
         self._made = 0
@@ -96,11 +96,7 @@ class Packer:
     def _pack(self, frame: BorrowedFrame, buffer: npt.NDArray[np.uint8]) -> memoryview | None:
         used = False
         try:
-            if self.compression == "bslz4":
-                payload = compress_lz4(frame.pixels, buffer)
-            else:
-                np.copyto(buffer.view(self.dtype).reshape(self.shape), frame.pixels)
-                payload = buffer.data
+            payload = self._filter.pack(frame.pixels, buffer)
             used = frame.valid()
         finally:
             frame.release(used=used)

@@ -26,9 +26,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sisockdaq.errors import FieldUnknown, FileUnreadable
-from sisockdaq.frames.bitshuffle import decompress_lz4
 from sisockdaq.nexus._opening import open_hdf5, reading, unreadable
 from sisockdaq.nexus._strings import as_text
+from sisockdaq.nexus.filters import compression_of, filter_of
 from sisockdaq.nexus.layout import AXIS_PREFIX, IMAGE_PATH, SERIES_PATH
 
 __all__ = [
@@ -44,9 +44,6 @@ __all__ = [
 ]
 
 FileState = Literal["finished", "growing", "left"]
-
-_BITSHUFFLE = "32008"
-"""The HDF5 filter of our images."""
 
 _NOT_SERIES = frozenset({"time", "last", "timestamp", "partial_index", "packet_mask"})
 """Datasets of a source's group that are not fields of their own."""
@@ -275,10 +272,12 @@ class DataFileReader:
             dataset = self._images
             if dataset.id.get_chunk_info_by_coord((row, 0, 0)).byte_offset is None:
                 return np.full(dataset.shape[1:], dataset.fillvalue, dtype=dataset.dtype)
-            if _BITSHUFFLE not in dataset._filters:
+            compression = compression_of(dataset)
+            if compression is None or compression == "none":
                 return np.asarray(dataset[row])
-            _, chunk = dataset.id.read_direct_chunk((row, 0, 0))
-            return decompress_lz4(chunk, dataset.shape[1:], dataset.dtype)
+            filters_left_out, chunk = dataset.id.read_direct_chunk((row, 0, 0))
+            packed = filter_of("none" if filters_left_out else compression)
+            return packed.unpack(chunk, dataset.shape[1:], dataset.dtype)
 
     @property
     def fill_value(self) -> float:
