@@ -1,0 +1,521 @@
+"""The stream writer at work: messages of one or several senders in, files, notices and republished messages out.
+
+One thread owns sockets, files and the state machine (`sisockdaq.acquisition`, whose words for states and messages are
+used); others ask through `StreamWriter.status` and `StreamWriter.cancel`.
+
+Promises
+--------
+- Whatever comes, nothing hangs and no message ends the thread: what cannot be read or written is counted, with a reason.
+- What is on disk is committed every ``flush_interval``; closed files stay valid whatever happens.
+- A series ends with the end messages of all its senders; without them, by the next start message, or `end_timeout`
+  after all images have come or all senders have gone.
+- A failure to write ends the series as FAILED with the reason; the next one starts afresh.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from concurrent.futures import Future
+from dataclasses import replace
+from typing import Any
+
+import zmq
+
+from sisockdaq import acquisition as life
+from sisockdaq.errors import FrameSourceError, PortTaken, SisockdaqError
+from sisockdaq.frames.stream2 import EndMessage, ImageMessage, OtherMessage, StartMessage
+from sisockdaq.jungfraujoch.dialect import Header, parse_start
+from sisockdaq.jungfraujoch.in_place import read_message
+from sisockdaq.jungfraujoch.notices import finalised_file
+from sisockdaq.jungfraujoch.options import WriterOptions
+from sisockdaq.jungfraujoch.republish import Republisher
+from sisockdaq.jungfraujoch.senders import Sender, open_senders
+from sisockdaq.jungfraujoch.series import Series
+from sisockdaq.jungfraujoch.status import IDLE, Tally, series_status
+from sisockdaq.nexus.fileset import ClosedFile
+
+__all__ = ["StreamWriter"]
+
+_BATCH = 32
+"""Messages that are taken from one sender before the others are looked at."""
+
+_TICK = 0.05
+"""Time between looks at deadlines, and longest wait for a message [s]."""
+
+_OTHERS_WAIT = 5.0
+"""Time that the next series of one sender waits for the end messages of the others [s]."""
+
+_WRITE_ERRORS = (SisockdaqError, OSError, ValueError, TypeError, RuntimeError, OverflowError, MemoryError)
+"""What writing may raise: our own errors, and what HDF5 and numpy make of a broken disk or a senseless number."""
+
+_log = logging.getLogger(__name__)
+
+
+class StreamWriter:
+    """Writes what comes over Stream V2.
+
+    Parameters
+    ----------
+    options : WriterOptions
+    on_status : callable, optional
+        Called with `status` at every change of state; from the writer's thread.
+    on_file : callable, optional
+        Called with each `ClosedFile`; from the writer's thread.
+
+    Raises
+    ------
+    ConfigurationError
+        When an address is none.
+    PortTaken
+        When a port that is to be bound is in use.
+    """
+
+    def __init__(self, options: WriterOptions, *, on_status: Any = None, on_file: Any = None) -> None:
+        self.options = replace(options, root=options.root.absolute())
+        self.machine = life.AcquisitionMachine()
+        self.tally = Tally()
+        self._context: zmq.Context[Any] = zmq.Context()
+        self._republisher: Republisher | None = None
+        self._notices: Any = None
+        self._senders: list[Sender] = []
+        self._series: Series | None = None
+        self._last_status: dict[str, Any] = {}
+        self._refused: tuple[Header | None, str] | None = None
+        self._cancelled: tuple[int, str] | None = None
+        self._commands: queue.SimpleQueue[Future[dict[str, Any]]] = queue.SimpleQueue()
+        self._next_commit = self._next_tick = 0.0
+        self._last_message = time.monotonic()
+        self._last_end: float | None = None
+        self._held_since = 0.0
+        self._on_status = on_status or (lambda status: None)
+        self._on_file = on_file or (lambda closed: None)
+        self._stopping = threading.Event()
+        try:
+            self._open_sockets()
+        except BaseException:
+            self._close_sockets()
+            raise
+        self._status = self._snapshot()
+        self._thread = threading.Thread(target=self._run, name="stream writer", daemon=True)
+
+    # For other threads.
+
+    def start(self) -> StreamWriter:
+        """Begin to take messages."""
+        self._thread.start()
+        return self
+
+    def close(self, timeout: float = 20.0) -> None:
+        """Close the files in order, whatever is under way, and let go of all sockets."""
+        self._stopping.set()
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
+        else:
+            self._close_sockets()
+
+    def status(self) -> dict[str, Any]:
+        """Return what is known of the current or last series; see `status` of this package for the keys."""
+        return dict(self._status)
+
+    def cancel(self, timeout: float = 20.0) -> dict[str, Any]:
+        """Close the files of the series under way, readable; return the status.
+
+        The rest of its images is passed over; the next series is written.
+        """
+        answer: Future[dict[str, Any]] = Future()
+        self._commands.put(answer)
+        return answer.result(timeout)
+
+    @property
+    def republish_address(self) -> str | None:
+        """Where messages are passed on."""
+        return self._republisher.address if self._republisher is not None else None
+
+    @property
+    def notices_address(self) -> str | None:
+        """Where finalised files are told of."""
+        return self._notices.getsockopt_string(zmq.LAST_ENDPOINT) if self._notices is not None else None
+
+    # The writer's own thread.
+
+    def _open_sockets(self) -> None:
+        options = self.options
+        if options.republish is not None:
+            self._republisher = Republisher(self._context, options.republish, options.republish_watermark)
+        if options.notices is not None:
+            self._notices = self._context.socket(zmq.PUB)
+            try:
+                self._notices.bind(options.notices)
+            except zmq.ZMQError as error:
+                raise PortTaken(
+                    f"notification address {options.notices} cannot be bound: {error.strerror}",
+                    remedy="choose another port (-f)",
+                ) from error
+        self._senders = open_senders(self._context, list(options.connect), options.receive_watermark)
+        self._poller = zmq.Poller()
+
+    def _close_sockets(self) -> None:
+        for sender in self._senders:
+            sender.close()
+        if self._republisher is not None:
+            self._republisher.close()
+        if self._notices is not None:
+            self._notices.close(linger=1000)
+        self._context.term()
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping.is_set():
+                self._wait()
+                for sender in self._senders:
+                    self._take_from(sender)
+                self._between()
+        except Exception:  # the edge of a thread
+            _log.exception("the stream writer's thread has failed")
+        finally:
+            self._end_series(life.SourceLost("the writer was ended"))
+            self._look()
+            self._close_sockets()
+
+    def _wait(self) -> None:
+        wait = self._republisher.retry() if self._republisher is not None else None
+        for sender in self._senders:
+            self._poller.register(sender.socket, 0 if sender.held is not None else zmq.POLLIN)
+        self._poller.poll(1000 * min(wait or _TICK, _TICK))
+
+    def _take_from(self, sender: Sender) -> None:
+        for _ in range(_BATCH):
+            if sender.held is not None:
+                return
+            try:
+                frame = sender.socket.recv(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return
+            self._last_message = time.monotonic()
+            try:
+                self._message(sender, frame)
+            except _WRITE_ERRORS as error:
+                self._fail(error)
+
+    def _message(self, sender: Sender, frame: Any) -> None:
+        if frame.more:
+            while frame.more:
+                frame = sender.socket.recv(copy=False)
+            self.tally.unreadable_message("a message in several parts")
+            return
+        try:
+            message = read_message(frame.buffer)
+        except FrameSourceError as error:
+            self.tally.unreadable_message(error.message)
+            return
+        self._republish(frame, message)
+        match message:
+            case ImageMessage():
+                self._image(message)
+            case StartMessage():
+                self._start_came(sender, message)
+            case EndMessage():
+                self._end_came(sender, message)
+            case OtherMessage("calibration"):
+                if self._series is not None:
+                    self._series.calibration(message)
+            case OtherMessage():
+                self.tally.metadata += 1
+
+    def _republish(self, frame: Any, message: Any) -> None:
+        if self._republisher is None:
+            return
+        if isinstance(message, StartMessage | EndMessage):
+            self._republisher.mark(frame)
+        else:
+            self._republisher.image(frame)
+
+    # Messages.
+
+    def _start_came(self, sender: Sender, message: StartMessage) -> None:
+        try:
+            header = parse_start(message, self.options.file_prefix)
+        except SisockdaqError as error:
+            if self._series is not None:
+                self._end_lost("a new series began")
+            self._refuse(None, error)
+            return
+        series = self._series
+        if series is not None and series.header.key == header.key and not sender.started:
+            sender.started = True
+            series.join(header)
+        elif series is not None and series.header.key == header.key != (0, "") and not sender.ended:
+            self.tally.repeated_starts += 1
+        elif series is not None and self._others_at_work(sender):
+            self.tally.ends_lost += sender.started and not sender.ended
+            sender.ended = True
+            sender.held, self._held_since = header, time.monotonic()
+        else:
+            if series is not None:
+                self._end_lost("a new series began")
+            self._begin(sender, header)
+
+    def _others_at_work(self, sender: Sender) -> bool:
+        return any(other is not sender and other.started and not other.ended for other in self._senders)
+
+    def _begin(self, sender: Sender, header: Header) -> None:
+        for each in self._senders:
+            each.started = each.ended = False
+        sender.started = True
+        self._last_end, self._cancelled, self._refused = None, None, None
+        now = time.time()
+        self.machine.start(life.Request(header.file_prefix, header.number_of_images, meta=header.facts), now)
+        try:
+            self._series = Series(header, self.options, self._file_closed)
+        except _WRITE_ERRORS as error:
+            self.machine.refused()
+            self._refuse(header, error)
+            return
+        self.tally.begin(now)
+        self.machine.handle(life.SourceStarted(header.file_prefix), now)
+        _log.info("%s begins", header.file_prefix)
+        self._look()
+
+    def _refuse(self, header: Header | None, error: Exception) -> None:
+        reasons = getattr(error, "reasons", None)
+        text = "; ".join(reasons) if reasons and len(reasons) > 1 else str(error)
+        self._refused = (header, text)
+        self.tally.series_refused += 1
+        _log.error("series refused: %s", text)
+        self._look()
+
+    def _image(self, message: ImageMessage) -> None:
+        series = self._series
+        key = (message.series_id, message.series_unique_id)
+        if series is None or not _same(series.header.key, key):
+            self._stray(key)
+            return
+        if not self.machine.taking_frames:
+            series.counts.discarded += 1
+            return
+        if series.counts.written == 0:
+            self.machine.handle(life.FirstFrame(), time.time())
+        series.image(message, time.time())
+
+    def _stray(self, key: tuple[int, str]) -> None:
+        if (self._refused is not None and (self._refused[0] is None or _same(self._refused[0].key, key))) or (
+            self._cancelled is not None and _same(self._cancelled, key)
+        ):
+            self.tally.discarded += 1
+        else:
+            self.tally.stray()
+
+    def _end_came(self, sender: Sender, message: EndMessage) -> None:
+        series = self._series
+        if series is None or not _same(series.header.key, (message.series_id, message.series_unique_id)):
+            self._cancelled = None
+            return
+        sender.ended = True
+        self._last_end = time.monotonic()
+        collected = message.fields.get("max_image_number")
+        if isinstance(collected, int) and not isinstance(collected, bool) and collected >= 0:
+            self.tally.collected = max(self.tally.collected or 0, collected)
+        self._end_if_all_have()
+
+    def _end_if_all_have(self) -> None:
+        """End the series once every sender that is there has said so."""
+        if all(sender.ended or not (sender.started or sender.peers) for sender in self._senders):
+            assert self._series is not None
+            self._end_series(life.SourceEnded(self._series.header.file_prefix, "complete", self.tally.collected))
+
+    def _end_lost(self, why: str) -> None:
+        self.tally.ends_lost += 1
+        self._end_series(life.SourceLost(f"no end message came; {why}"))
+
+    # The end of a series.
+
+    def _end_series(self, event: life.Event) -> None:
+        """Close the files of the series and put it on record."""
+        series = self._series
+        if series is None:
+            return
+        try:
+            self._close_series(series, event)
+        finally:
+            self._series = None
+            series.close()
+            self._look()
+
+    def _close_series(self, series: Series, event: life.Event) -> None:
+        now, name = time.time(), series.header.file_prefix
+        self.machine.handle(event, now)
+        if not self.machine.failure or isinstance(event, life.SourceLost):
+            try:
+                series.finish(self.tally.collected)
+            except _WRITE_ERRORS as error:
+                self.machine.handle(life.WriteFailed(str(error)), now)
+        if self.machine.failure:
+            series.abandon()
+        files = series.files
+        written, closed = (files.images, len(files.closed)) if files is not None else (0, 0)
+        instructions = self.machine.handle(life.Drained(written, closed), now)
+        ledger = series.ledger("failed" if self.machine.failure else "complete")
+        # The series is its own source: its ledger is there at once, whichever way the machine asks for it.
+        instructions += self.machine.handle(life.Settled(name, ledger), time.time())
+        instructions += self.machine.handle(life.SourceLost("the series was ended"), time.time())
+        for instruction in instructions:
+            if isinstance(instruction, life.Seal) and files is not None:
+                self._seal(series, instruction.reason, ledger)
+        record = self.machine.current
+        assert record is not None
+        _log.info("%s: %s %s", name, record.state, record.message)
+        self._last_status = series_status(series, self.tally, record)
+
+    def _seal(self, series: Series, reason: str, ledger: dict[str, Any]) -> None:
+        assert series.files is not None
+        try:
+            series.files.seal(ended=time.time(), reason=reason, ledger=ledger)
+        except _WRITE_ERRORS as error:
+            _log.error("master of %s: %s", series.header.file_prefix, error)
+            record = self.machine.current
+            if record is not None and record.state is not life.AcquisitionState.FAILED:
+                record.state, record.message = life.AcquisitionState.FAILED, f"ERROR: {error}"
+
+    def _fail(self, error: Exception) -> None:
+        """End the series by a failure to write; its further images are passed over."""
+        series = self._series
+        if series is None:
+            _log.error("%s", error)
+            return
+        self._cancelled = series.header.key
+        self._end_series(life.WriteFailed(str(error)))
+
+    def _cancel(self) -> None:
+        series = self._series
+        if series is None:
+            return
+        self._cancelled = series.header.key
+        self.machine.handle(life.StopRequested(), time.time())
+        self._end_series(life.SourceEnded(series.header.file_prefix, "stopped", None))
+
+    def _file_closed(self, closed: ClosedFile) -> None:
+        self.tally.files_closed += 1
+        series = self._series
+        if self._notices is not None and series is not None and series.plan is not None:
+            image = series.plan.image
+            notice = finalised_file(
+                series.header,
+                filename=str(closed.path.relative_to(self.options.root)),
+                nimages=closed.images,
+                file_number=closed.number - 1,
+                shape=image.shape,
+                underload=image.fill_value,
+            )
+            try:
+                self._notices.send(notice, zmq.NOBLOCK)
+            except zmq.Again:
+                self.tally.notices_dropped += 1
+        self._on_file(closed)
+
+    # Between messages.
+
+    def _between(self) -> None:
+        now = time.monotonic()
+        while not self._commands.empty():
+            answer = self._commands.get()
+            self._cancel()
+            self._look()
+            answer.set_result(self.status())
+        try:
+            if self._series is not None:
+                self._series.drain()
+                if now >= self._next_commit:
+                    self._series.commit(now)
+                    self._next_commit = now + self.options.flush_interval
+        except _WRITE_ERRORS as error:
+            self._fail(error)
+        if now >= self._next_tick:
+            self._next_tick = now + _TICK
+            for sender in self._senders:
+                sender.look()
+            self._deadlines(now)
+            self._look()
+        if self._series is None:
+            self._begin_held()
+
+    def _deadlines(self, now: float) -> None:
+        series = self._series
+        if series is None:
+            return
+        idle = now - self._last_message
+        if self._last_end is not None:
+            self._end_if_all_have()
+            if self._series is not None and now - max(self._last_end, self._last_message) > _OTHERS_WAIT:
+                self.tally.ends_lost += sum(sender.started and not sender.ended for sender in self._senders)
+                self._end_series(life.SourceEnded(series.header.file_prefix, "complete", self.tally.collected))
+        elif any(sender.held is not None for sender in self._senders) and now - self._held_since > _OTHERS_WAIT:
+            self._end_lost("another sender has begun a new series")
+        elif idle > self.options.end_timeout and series.complete:
+            self.tally.ends_lost += 1
+            self._end_series(life.SourceEnded(series.header.file_prefix, "complete", None))
+        elif idle > self.options.end_timeout and not any(sender.peers for sender in self._senders):
+            self._end_lost("the sender has gone")
+
+    def _begin_held(self) -> None:
+        """Begin the series whose start messages had to wait."""
+        for sender in self._senders:
+            if sender.held is None:
+                continue
+            if self._series is None:
+                header, sender.held = sender.held, None
+                self._begin(sender, header)
+            elif sender.held.key == self._series.header.key:
+                self._series.join(sender.held)
+                sender.held, sender.started = None, True
+
+    def _look(self) -> None:
+        """Make the status that others see; tell of it when the state has changed."""
+        before, self._status = self._status, self._snapshot()
+        if any(before[key] != self._status[key] for key in ("state", "acquisition_state", "file_prefix", "message")):
+            self._on_status(self.status())
+
+    def _snapshot(self) -> dict[str, Any]:
+        series, record, tally = self._series, self.machine.current, self.tally
+        if series is not None and record is not None:
+            status = series_status(series, tally, record)
+            tally.look(status["images"]["written"], status["bytes_written"], time.time())
+            rates = tally.rates()
+        else:
+            status, rates = self._last_status or IDLE, (0.0, 0.0)
+        reason = self._desynchronised()
+        told = {**tally.to_dict(), "republished": 0, "republish_dropped": 0, "notices_dropped": tally.notices_dropped}
+        if self._republisher is not None:
+            told |= {"republished": self._republisher.sent, "republish_dropped": self._republisher.dropped}
+        return {
+            "state": str(self.machine.state),
+            **status,
+            "message": self._refused[1] if self._refused is not None else status["message"],
+            "synchronised": not reason,
+            "desynchronised_by": reason,
+            "connected": sum(sender.peers > 0 for sender in self._senders),
+            "sockets": len(self._senders),
+            "files_closed": tally.files_closed,
+            "frame_rate": rates[0],
+            "data_rate": rates[1],
+            "messages": told,
+        }
+
+    def _desynchronised(self) -> str:
+        """Say why what comes does not belong to what is written; empty when it does."""
+        if self._refused is not None:
+            return f"the series was refused: {self._refused[1]}"
+        if self._cancelled is not None and self._series is None:
+            return "the series was ended here while its sender goes on"
+        if self.tally.strays_now:
+            return f"{self.tally.strays_now} images came of a series whose start message did not come"
+        if not any(sender.peers for sender in self._senders):
+            return "no sender is connected"
+        return ""
+
+
+def _same(one: tuple[int, str], other: tuple[int, str]) -> bool:
+    """Whether two keys are of one series; a sender that gives none sends one series at a time."""
+    return one == other or (0, "") in (one, other)
