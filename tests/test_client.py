@@ -41,6 +41,7 @@ class Camera(DataNodeServer):
         axis = Axis(axis="q", unit="nm^-1", values=(1.0, 2.0, 3.0))
         self.curve = self.series("curve", type="array", shape=(3,), dtype="float32", axes=(axis,), keep=1e9)
         self.image = self.series("image", type="array", shape=(4, 5), dtype="uint16", keep=1e9, feed=False)
+        self.level = self.series("level", timeline="slow", keep=1e9, feed=False)
 
 
 class Old(DataNodeServer):
@@ -134,7 +135,7 @@ def test_nodes_and_fields_are_tables(network, client, camera):
     row = next(row for row in nodes if row.name == "camera")
     assert row.description == "A node with every type of field."
     fields = client.fields("camera")
-    assert set(fields.names) == {"total", "flag", "state", "curve", "image"}
+    assert set(fields.names) == {"total", "flag", "state", "curve", "image", "level"}
     assert next(row for row in fields if row.name == "image").shape == (4, 5)
     assert "4 × 5" in repr(fields)
 
@@ -351,6 +352,15 @@ def test_the_latest_passes_over_what_is_older(client, camera):
         sample = next(watch)
     assert sample.value == 99
     assert sample.skipped == 98
+
+
+@pytest.mark.parametrize("ago", [0.5, 1e6], ids=["recent", "long ago"])
+def test_the_latest_is_the_newest_however_prominent_others_are(client, camera, ago):
+    values = np.zeros(100)
+    values[50], values[-1] = 1e6, 1.0
+    camera.node.level.append_block(time.time() - ago - np.arange(100)[::-1] / 100, values)
+    with client.watch("camera::level", policy="latest", timeout=10) as watch:
+        assert next(watch).value == 1.0
 
 
 def test_a_watch_can_be_closed_from_another_thread(client, camera):

@@ -49,6 +49,12 @@ ARCHIVE_DEADLINE = 3.0
 _PLAIN_VALUES = 50_000
 """Values, times among them, of a plain reply that is surely below 1 MiB, which older nodes cannot exceed."""
 
+_RECENT, _RECENT_PLAIN = 10.0, 60.0
+"""Where the newest sample is looked for first [s]; older nodes, which cannot thin well, are asked nothing else."""
+
+_FEW = 4
+"""The fewest points of a thinned reply that have the last sample among them."""
+
 _HALVINGS = 12
 """How often a span is halved when an older node says that it holds more data than it will send."""
 
@@ -290,11 +296,22 @@ class Asker:
         return merge(parts)[0]
 
     def latest(self, source: Source) -> Samples:
-        """Return a source's newest sample (or none)."""
-        if source.plain:
-            samples = self.samples(source, -60.0, 0.0)
-            return samples.take(np.arange(len(samples))[-1:])
-        reply = self._network.result(self._arrays(source.node, [source.field], 1.0, 0.0, 1, None))
+        """Return a source's newest sample (or none).
+
+        Thinning keeps what is prominent, and the newest sample for certain of images only. So other types are asked
+        for the last seconds as they are; where these have none, the newest is the last that thinning leaves: of
+        numbers the last finite one, of strings the last change.
+        """
+        if source.entry.type == "array":
+            return self._few(source, 1)
+        samples = self.samples(source, -_RECENT_PLAIN if source.plain else -_RECENT, 0.0)
+        if not len(samples) and not source.plain:
+            samples = self._few(source, _FEW)
+        return samples.take(np.arange(len(samples))[-1:])
+
+    def _few(self, source: Source, count: int) -> Samples:
+        """Return at most ``count`` samples of all times, the last among them."""
+        reply = self._network.result(self._arrays(source.node, [source.field], 1.0, 0.0, count, None))
         return reply.samples.get(source.field) or Samples.empty(source.entry.timeline, source.entry.type)
 
     def _ask(
