@@ -24,7 +24,8 @@ from sisockdaq.detector.description import DetectorOptions
 from sisockdaq.errors import ConfigurationError
 from sisockdaq.site._complaints import complaints, suggestion
 from sisockdaq.site._router import RESERVED, RouterOptions, check_certificate, secret_of
-from sisockdaq.site._yaml import Document, YamlError, read_value, read_yaml
+from sisockdaq.site._setting import read_setting
+from sisockdaq.site._yaml import Document, YamlError, read_yaml
 from sisockdaq.state import StateDirectory, find_state
 
 __all__ = ["PartEntry", "RouterOptions", "Site", "installed_types", "load_site", "node_class"]
@@ -44,7 +45,7 @@ class PartEntry(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    type: str = Field(description="Type of the node, as installed (`sisockdaq init --help` lists them).")
+    type: str = Field(description="Type, as installed (`sisockdaq join --list` shows all).")
 
     @property
     def options(self) -> dict[str, Any]:
@@ -348,12 +349,9 @@ def load_site(path: str | Path, *, check: Iterable[str] | None = (), overrides: 
 
 
 def _override(document: Document, text: str) -> None:
-    key, equals, value = text.partition("=")
-    path = tuple(key.strip().split("."))
-    if not equals or not all(path):
-        raise ConfigurationError(f"--set {text}: not of the form key.path=value", remedy="--set router.port=8081")
+    path, value = read_setting(text)
     try:
-        document.replace(path, read_value(value))
+        document.replace(path, value)
     except YamlError as error:
         raise ConfigurationError(f"--set {text}: {error}") from None
 
