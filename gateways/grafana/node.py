@@ -7,23 +7,15 @@ from typing import Any, Literal
 import txaio
 from pydantic import Field, field_validator
 from sisockdaq.gateways.grafana.pages import MetricsPages, Pages
-from sisockdaq.gateways.grafana.web import HttpSite
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.error import CannotListenError
 
 from sisockdaq.errors import PortTaken
 from sisockdaq.gateway import Gateway
 from sisockdaq.session import the_reactor
+from sisockdaq.web import LOOPBACK, HttpSite
 
 __all__ = ["Grafana"]
-
-LOOPBACK = tuple(
-    f"{scheme}://{host}{port}"
-    for scheme in ("http", "https")
-    for host in ("localhost", "127.0.0.1", "[[]::1]")
-    for port in ("", ":*")
-)
-"""Origins of pages that this machine serves."""
 
 _LEVELS = {"warning": "warn", "critical": "error", "notset": "debug"}
 

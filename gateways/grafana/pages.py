@@ -14,11 +14,12 @@ from sisockdaq.gateways.grafana.listings import Row
 from sisockdaq.gateways.grafana.metrics import CONTENT_TYPE, STATUS_AGE, Age, Metrics
 from sisockdaq.gateways.grafana.questions import BadRequest, Query, api_query, nodes_of, panel_query, types_of
 from sisockdaq.gateways.grafana.times import span
-from sisockdaq.gateways.grafana.web import JSON, body_of, error_body, parameters_of, send
+from sisockdaq.gateways.grafana.web import body_of, error_body, parameters_of
 from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.python.failure import Failure
 
 from sisockdaq.errors import SisockdaqError
+from sisockdaq.web import JSON, send
 
 if TYPE_CHECKING:
     from sisockdaq.gateways.grafana.node import Grafana
