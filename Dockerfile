@@ -1,5 +1,8 @@
 # One image for every part of a site; docker-compose.yml runs it once a part.
-FROM python:3.13-slim-trixie
+# Python 3.11, as so3g has no wheels for newer ones. With `--build-arg EXTRAS=router,g3,mysql` the image serves .g3 files.
+FROM python:3.11-slim-trixie
+
+ARG EXTRAS=router
 
 ENV PYTHONUNBUFFERED=1 \
     SISOCKDAQ_STATE=/state \
@@ -11,7 +14,7 @@ COPY . .
 # bjdata without its compiled part: it needs no compiler, and prints nothing at import.
 # The kernels are compiled here, so that no container does it while packets arrive.
 RUN useradd --create-home --uid 1000 daq \
-    && PYBJDATA_NO_EXTENSION=1 python -m pip install --no-cache-dir --no-binary bjdata "/opt/sisockdaq[router]" \
+    && PYBJDATA_NO_EXTENSION=1 python -m pip install --no-cache-dir --no-binary bjdata "/opt/sisockdaq[${EXTRAS}]" \
     && python -m sisockdaq.warm \
     && install -d -o daq -g daq -m 0700 /state \
     && chown -R daq:daq "$NUMBA_CACHE_DIR"

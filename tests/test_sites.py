@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 from sisockdaq.site import load_site
 
@@ -52,6 +55,20 @@ def test_settings_of_the_services_are_settings_of_the_site(
         assert load_site(OBSERVATORY, check=None, overrides=sets).site == "observatory"
         if "router.users.server.secret" in str(sets):
             assert load_site(OBSERVATORY, overrides=sets).user_secrets() == {"server": "as the old network has it"}
+
+
+def test_the_g3_node_has_an_image_with_what_it_needs(services: dict[str, Any]) -> None:
+    """The image's Python has a wheel of so3g, and the build argument names extras that exist."""
+    project = tomllib.loads((SITES.parent / "pyproject.toml").read_text())["project"]
+    dockerfile = (SITES.parent / "Dockerfile").read_text()
+    extras = services["g3"]["build"]["args"]["EXTRAS"].split(",")
+    assert {"g3", "mysql"} <= set(extras) <= set(project["optional-dependencies"])
+    assert services["g3"]["image"] != services["router"]["image"]
+    assert "[${EXTRAS}]" in dockerfile
+    version = re.search(r"^FROM python:(3\.\d+)-", dockerfile, re.MULTILINE)
+    assert version is not None
+    needed = [Requirement(line) for extra in extras for line in project["optional-dependencies"][extra]]
+    assert [one.name for one in needed if one.marker and not one.marker.evaluate({"python_version": version[1]})] == []
 
 
 def test_all_ports_are_on_localhost(services: dict[str, Any]) -> None:
