@@ -5,7 +5,7 @@ used); others ask through `StreamWriter.status` and `StreamWriter.cancel`.
 
 Promises
 --------
-- Whatever comes, nothing hangs and no message ends the thread: what cannot be read or written is counted, with a reason.
+- Whatever comes, nothing hangs and no message ends the thread: what cannot be read or written is counted, and why.
 - What is on disk is committed every ``flush_interval``; closed files stay valid whatever happens.
 - A series ends with the end messages of all its senders; without them, by the next start message, or `end_timeout`
   after all images have come or all senders have gone.
@@ -301,9 +301,9 @@ class StreamWriter:
         series.image(message, time.time())
 
     def _stray(self, key: tuple[int, str]) -> None:
-        if (self._refused is not None and (self._refused[0] is None or _same(self._refused[0].key, key))) or (
-            self._cancelled is not None and _same(self._cancelled, key)
-        ):
+        """Count an image that is not of the series that is written."""
+        refused = self._refused is not None and (self._refused[0] is None or _same(self._refused[0].key, key))
+        if refused or (self._cancelled is not None and _same(self._cancelled, key)):
             self.tally.discarded += 1
         else:
             self.tally.stray()

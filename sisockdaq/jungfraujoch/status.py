@@ -1,4 +1,4 @@
-"""What the stream writer says of itself: over HTTP, as a node's fields, in its log. Pure but for the series it looks at.
+"""What the stream writer says of itself: over HTTP, as a node's fields, in its log.
 
 Keys of a status::
 
