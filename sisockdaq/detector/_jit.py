@@ -20,7 +20,17 @@ _OPTIONS: dict[str, Any] = {"nogil": True, "cache": True, "_nrt": False}
 atomic operation, which together cost half as much as receiving the packet."""
 
 
-_SOURCES = ("_jit", "_libc", "_tables", "_assembly", "kernel", "formats", "description")
+_SOURCES = (
+    "_jit",
+    "_libc",
+    "_tables",
+    "_assembly",
+    "kernel",
+    "formats",
+    "description",
+    "gigafrost",
+    "gigafrost_kernel",
+)
 """Modules whose code or constants end up in the compiled loop."""
 
 

@@ -37,9 +37,8 @@ RECORD, REALTIME, MONOTONIC = range(16, 19)
 SCALARS = 19
 
 # Places in State.counters. What is not received is named by kind.
-PACKETS, DUPLICATE, LATE, BAD_SIZE, BAD_VERSION, BAD_DETECTOR, BAD_PACKET, BAD_MODULE, BAD_NUMBER, MOVED, BYTES = range(
-    11
-)
+PACKETS, DUPLICATE, LATE = range(3)
+BAD_SIZE, BAD_VERSION, BAD_DETECTOR, BAD_PACKET, BAD_MODULE, BAD_NUMBER, NOT_STORED, MOVED, BYTES = range(3, 12)
 COUNTERS = (
     "received",
     "duplicate",
@@ -50,12 +49,14 @@ COUNTERS = (
     "packet_number",
     "module",
     "frame_number",
+    "not_stored",
     "moved",
     "bytes",
 )
-"""Names of the counters; from "size" to "frame_number" they are kinds of invalid packets."""
+"""Names of the counters; from "size" to "not_stored" they are kinds of packets that are not used: invalid ones, and
+those that a GigaFRoST marks as not to be stored."""
 
-INVALID = slice(BAD_SIZE, BAD_NUMBER + 1)
+INVALID = slice(BAD_SIZE, NOT_STORED + 1)
 
 MESSAGE_BYTES = 66048
 """Room for one message: more than the largest datagram (65507), a multiple of 64."""
@@ -213,7 +214,7 @@ def make_plan(
         stream_packets=options.packets_per_stream,
         packets=options.packets_per_frame,
         datagram=options.datagram_bytes,
-        pixels=options.payload_bytes * 8 // options.bit_depth,
+        pixels=options.payload_bytes * 8 // options.packet_bits,
         item=item,
         nibbles=int(options.bit_depth == 4),
         fill=options.fill,

@@ -5,7 +5,8 @@ dtype are, and which packet numbers a partial readout sends. It is pure data: re
 writer all read it, and none of them repeats a figure of it.
 
 A *stream* is what arrives at one UDP port. JUNGFRAU: one a module, or two with two interfaces (top half first).
-EIGER: four a module, each a quarter of 256 rows × 512 pixels.
+EIGER: four a module, each a quarter of 256 rows × 512 pixels. GigaFRoST: eight, two links of each
+quadrant (`gigafrost`).
 
 Sources: slsDetectorPackage ``docs/src/udpheader.rst`` and its virtual JUNGFRAU server for partial readout;
 positions as the standard DAQ writes them (``[x0, y0, x1, y1]``, both ends inside).
@@ -20,8 +21,18 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
+from sisockdaq.detector import gigafrost
 from sisockdaq.errors import ConfigurationError, GeometryError
 
 __all__ = ["HEADER_BYTES", "DetectorOptions", "Geometry", "Position", "eiger_position"]
@@ -104,7 +115,7 @@ class DetectorOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    model: Literal["jungfrau", "eiger"] = Field(description="Kind of detector; decides the packet format.")
+    model: Literal["jungfrau", "eiger", "gigafrost"] = Field(description="Kind of detector; decides the packet format.")
     modules: int | None = Field(
         None,
         ge=1,
@@ -113,7 +124,11 @@ class DetectorOptions(BaseModel):
         "Default: as many as module_positions has, else 1.",
     )
     interfaces: Literal[1, 2] = Field(1, description="UDP interfaces of a JUNGFRAU module: 1, or 2 (one a half).")
-    bit_depth: int = Field(16, description="Bits a pixel: 16 for JUNGFRAU; 4, 8, 16 or 32 for EIGER.")
+    bit_depth: int = Field(
+        16,
+        description="Bits a pixel of the image: 16 for JUNGFRAU and GigaFRoST (which sends 12 of them); 4, 8, 16 or 32 "
+        "for EIGER.",
+    )
     link_speed: Literal[1, 10] = Field(
         10, description="Link of an EIGER [Gb/s]: packets of 4096 bytes of pixels at 10, of 1024 at 1."
     )
@@ -123,6 +138,26 @@ class DetectorOptions(BaseModel):
         le=512,
         multiple_of=8,
         description="Rows that a JUNGFRAU module reads out, around its centre; the image has only these rows.",
+    )
+    image_width: int | None = Field(
+        None,
+        ge=24,
+        le=gigafrost.WIDEST,
+        multiple_of=24,
+        description="Columns of a GigaFRoST's image. Default: 2016, the whole sensor.",
+    )
+    image_height: int | None = Field(
+        None,
+        ge=4,
+        le=gigafrost.WIDEST,
+        multiple_of=4,
+        description="Rows of a GigaFRoST's image. Default: 2016, the whole sensor.",
+    )
+    packet_rows: int | None = Field(
+        None,
+        ge=1,
+        description="Rows in a full packet of a GigaFRoST. Default: as many as the camera normally sends; where it "
+        "sends others, the receiver says how many.",
     )
     module_positions: dict[int, Position] | None = Field(
         None,
@@ -165,10 +200,10 @@ class DetectorOptions(BaseModel):
 
     @field_validator("bit_depth")
     @classmethod
-    def _known_depth(cls, value: int) -> int:
-        if value == 12:
+    def _known_depth(cls, value: int, info: ValidationInfo) -> int:
+        if value == 12 and info.data.get("model") != "gigafrost":
             raise ValueError("12-bit readout is not supported; set the detector's dynamic range to 16")
-        if value not in (4, 8, 16, 32):
+        if value not in (4, 8, 16, 32) and value != 12:
             raise ValueError(f"{value} is not a bit depth (one of 4, 8, 16, 32)")
         return value
 
@@ -176,8 +211,10 @@ class DetectorOptions(BaseModel):
     def _consistent(self) -> DetectorOptions:
         if self.model == "jungfrau" and self.bit_depth != 16:
             raise ValueError(f"a JUNGFRAU has bit_depth 16, not {self.bit_depth}")
-        if self.model == "eiger" and (self.interfaces != 1 or self.readout_rows != JUNGFRAU_ROWS):
-            raise ValueError("interfaces and readout_rows are for JUNGFRAU; an EIGER has neither")
+        if self.model != "jungfrau" and (self.interfaces != 1 or self.readout_rows != JUNGFRAU_ROWS):
+            whose = "an EIGER" if self.model == "eiger" else "a GigaFRoST"
+            raise ValueError(f"interfaces and readout_rows are for JUNGFRAU; {whose} has neither")
+        self._check_gigafrost()
         self._check_positions()
         limit = np.iinfo(self.dtype).max
         for name in ("gap_value", "fill_value"):
@@ -186,6 +223,19 @@ class DetectorOptions(BaseModel):
         if self.module_ids is not None and len(self.module_ids) != self.streams:
             raise ValueError(f"module_ids has {len(self.module_ids)} entries for {self.streams} streams")
         return self
+
+    def _check_gigafrost(self) -> None:
+        if self.model != "gigafrost":
+            if (self.image_width, self.image_height, self.packet_rows) != (None, None, None):
+                raise ValueError("image_width, image_height and packet_rows are for GigaFRoST")
+            return
+        if self.bit_depth != 16:
+            raise ValueError(f"a GigaFRoST's image has bit_depth 16 (12 of them sent), not {self.bit_depth}")
+        if (self.modules, self.module_positions, self.module_ids) != (None, None, None):
+            raise ValueError("a GigaFRoST has no modules, module_positions or module_ids: its quadrants are fixed")
+        height = self.shape[0]
+        if self.packet_rows is not None and self.packet_rows > height // 4:
+            raise ValueError(f"packet_rows {self.packet_rows}: a stream has only {height // 4} rows")
 
     def _check_positions(self) -> None:
         if self.module_positions is None:
@@ -218,11 +268,15 @@ class DetectorOptions(BaseModel):
         """Rows and columns of the image that one entry of `positions` covers."""
         if self.model == "jungfrau":
             return self.readout_rows, JUNGFRAU_COLUMNS
+        if self.model == "gigafrost":
+            return self._sensor[0] // 2, self._sensor[1] // 2
         return EIGER_ROWS, EIGER_COLUMNS + EIGER_GAP
 
     @property
     def positions(self) -> list[Position]:
-        """Place of each JUNGFRAU module, or of each EIGER stream."""
+        """Place of each JUNGFRAU module, EIGER stream or GigaFRoST quadrant."""
+        if self.model == "gigafrost":
+            return gigafrost.positions(self._sensor[1], self._sensor[0])
         if self.module_positions is not None:
             return [self.module_positions[index] for index in range(len(self.module_positions))]
         modules = self.modules or 1
@@ -233,9 +287,36 @@ class DetectorOptions(BaseModel):
 
     @property
     def module_count(self) -> int:
-        """Number of modules; half an EIGER module counts as one."""
+        """Number of modules; half an EIGER module counts as one. A GigaFRoST is one."""
+        if self.model == "gigafrost":
+            return 1
         a_module = 1 if self.model == "jungfrau" else _EIGER_STREAMS
         return -(-len(self.positions) // a_module)
+
+    @property
+    def _sensor(self) -> tuple[int, int]:
+        """Rows and columns of a GigaFRoST's image."""
+        return self.image_height or gigafrost.WIDEST, self.image_width or gigafrost.WIDEST
+
+    @property
+    def packet_bits(self) -> int:
+        """Bits of a pixel in a packet; an image may spread them to more."""
+        return 12 if self.model == "gigafrost" else self.bit_depth
+
+    @property
+    def stream_rows(self) -> int:
+        """Rows of the image in one stream of a GigaFRoST."""
+        return self._sensor[0] // 4
+
+    @property
+    def rows_per_packet(self) -> int:
+        """Rows in a full packet of a GigaFRoST."""
+        return self.packet_rows or gigafrost.packet_rows(self._sensor[1], self._sensor[0])
+
+    @property
+    def header_bytes(self) -> int:
+        """Bytes of a packet before its pixels."""
+        return gigafrost.HEADER_BYTES if self.model == "gigafrost" else HEADER_BYTES
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -256,21 +337,27 @@ class DetectorOptions(BaseModel):
     @property
     def streams(self) -> int:
         """Number of UDP ports that the detector sends to."""
+        if self.model == "gigafrost":
+            return gigafrost.STREAMS
         return len(self.positions) * (self.interfaces if self.model == "jungfrau" else 1)
 
     @property
     def payload_bytes(self) -> int:
-        """Bytes of pixels in one packet."""
+        """Bytes of pixels in one full packet."""
+        if self.model == "gigafrost":
+            return self.rows_per_packet * gigafrost.row_bytes(self._sensor[1])
         return _JUNGFRAU_PAYLOAD if self.model == "jungfrau" else _EIGER_PAYLOAD[self.link_speed]
 
     @property
     def datagram_bytes(self) -> int:
-        """Bytes of one packet, header included."""
-        return HEADER_BYTES + self.payload_bytes
+        """Bytes of one full packet, header included (and without a GigaFRoST's padding)."""
+        return self.header_bytes + self.payload_bytes
 
     @property
     def packets_per_stream(self) -> int:
         """Packets of one frame in one stream."""
+        if self.model == "gigafrost":
+            return -(-self.stream_rows // self.rows_per_packet)
         if self.model == "jungfrau":
             return self.readout_rows // JUNGFRAU_PACKET_ROWS // self.interfaces
         return EIGER_ROWS * EIGER_COLUMNS * self.bit_depth // 8 // self.payload_bytes
@@ -282,12 +369,12 @@ class DetectorOptions(BaseModel):
 
     @property
     def detector_type(self) -> int:
-        """``detType`` of the packet header."""
-        return {"eiger": 1, "jungfrau": 3}[self.model]
+        """``detType`` of the packet header; a GigaFRoST's first byte."""
+        return {"eiger": 1, "jungfrau": 3, "gigafrost": gigafrost.PROTOCOL}[self.model]
 
     def first_packet(self, stream: int) -> int:
         """Lowest packet number that the stream sends: a partial readout keeps the numbers of its rows."""
-        if self.model == "eiger":
+        if self.model != "jungfrau":
             return 0
         half = JUNGFRAU_ROWS // JUNGFRAU_PACKET_ROWS // 2
         if self.interfaces == 1:
@@ -298,8 +385,14 @@ class DetectorOptions(BaseModel):
     def title(self) -> str:
         """Short text for people, for example ``JUNGFRAU 1024×1024, 2 modules``."""
         rows, columns = self.shape
+        if self.model == "gigafrost":
+            return f"{self._called} {columns}×{rows}"
         plural = "" if self.module_count == 1 else "s"
-        return f"{self.name or self.model.upper()} {columns}×{rows}, {self.module_count} module{plural}"
+        return f"{self._called} {columns}×{rows}, {self.module_count} module{plural}"
+
+    @property
+    def _called(self) -> str:
+        return self.name or ("GigaFRoST" if self.model == "gigafrost" else self.model.upper())
 
     def blank(self) -> npt.NDArray[Any]:
         """Return a new image that is all gap."""
@@ -317,11 +410,11 @@ class DetectorOptions(BaseModel):
         """
         known = geometry or (self.geometry if isinstance(self.geometry, Geometry) else None)
         meta = {
-            "detector_description": self.name or self.model.upper(),
+            "detector_description": self._called,
             "model": self.model,
             "title": self.title,
             "modules": self.module_count,
-            "bit_depth_readout": self.bit_depth,
+            "bit_depth_readout": self.packet_bits,
             "pixel_size_x": self.pixel_size,
             "pixel_size_y": self.pixel_size,
             "sensor_material": self.sensor_material,

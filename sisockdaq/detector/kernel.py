@@ -83,7 +83,19 @@ from sisockdaq.detector.description import HEADER_BYTES, DetectorOptions
 from sisockdaq.detector.formats import HEADER_VERSION
 from sisockdaq.detector.layout import Layout
 
-__all__ = ["FRAMES", "IDLE", "NEED_SLOT", "RECORDED", "WOKEN", "packet_bytes", "receive", "warm_up"]
+__all__ = [
+    "FRAMES",
+    "IDLE",
+    "NEED_SLOT",
+    "RECORDED",
+    "WOKEN",
+    "next_ready",
+    "packet_bytes",
+    "receive",
+    "take",
+    "wait",
+    "warm_up",
+]
 
 Masks = npt.NDArray[np.uint8]
 
@@ -140,18 +152,19 @@ def receive(plan: Plan, state: State, memory: Memory, masks: Masks, wait_ms: int
                 return NEED_SLOT
             if scalars[DONE_COUNT] > 0:
                 return FRAMES
-        stream = _next_ready(state)
+        stream = next_ready(state)
         if stream >= 0:
-            if _take(plan, state, stream) and scalars[RECORD]:
+            if take(plan, state, stream) and scalars[RECORD]:
                 return RECORDED
             continue
-        code = _wait(plan, state, memory, masks, wait_ms)
+        code = wait(plan, state, memory, masks, wait_ms)
         if code:
             return code
 
 
 @inlined
-def _next_ready(state: State) -> int:
+def next_ready(state: State) -> int:
+    """Return the first stream that may have packets, or −1."""
     for stream in range(len(state.streams)):
         if state.streams[stream, BUDGET] > 0:
             return stream
@@ -165,7 +178,7 @@ def _tick(plan: Plan, state: State) -> None:
 
 
 @inner
-def _wait(plan: Plan, state: State, memory: Memory, masks: Masks, wait_ms: int) -> int:
+def wait(plan: Plan, state: State, memory: Memory, masks: Masks, wait_ms: int) -> int:
     """Wait for packets; close what is overdue. Returns 0 to go on, else why `receive` must come back."""
     ready = poll(plan.poll_address, plan.streams + 1, wait_ms)
     _tick(plan, state)
@@ -188,7 +201,7 @@ def _wait(plan: Plan, state: State, memory: Memory, masks: Masks, wait_ms: int) 
 
 
 @inlined
-def _take(plan: Plan, state: State, stream: int) -> bool:
+def take(plan: Plan, state: State, stream: int) -> bool:
     """Read one batch from a socket that is ready; False where nothing was left in it."""
     scalars, streams = state.scalars, state.streams
     wanted = _predict(plan, state, stream)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sisockdaq.detector import gigafrost
 from sisockdaq.detector.description import EIGER_CHIP, EIGER_COLUMNS, EIGER_GAP, DetectorOptions
 
 __all__ = ["Layout", "gap_mask", "pixel_index"]
@@ -26,8 +27,11 @@ def pixel_index(options: DetectorOptions, stream: int) -> npt.NDArray[np.int64]:
     Returns
     -------
     ndarray of int64, (packets_per_stream, pixels of a packet)
-        Index into the flat image, in the order in which the pixels are sent.
+        Index into the flat image, in the order in which the pixels are sent. GigaFRoST, whose last packet may be
+        shorter: (rows of the stream, pixels of a row).
     """
+    if options.model == "gigafrost":
+        return gigafrost.row_index(options.shape[1], options.shape[0], stream)
     jungfrau = options.model == "jungfrau"
     interfaces = options.interfaces if jungfrau else 1
     x0, y0, x1, y1 = options.positions[stream // interfaces]
@@ -85,13 +89,15 @@ class Layout:
             x0, _, x1, _ = options.positions[stream // (options.streams // len(options.positions))]
             step = 1 if x1 >= x0 else -1
             begins, sizes, per_packet = _runs(pixel_index(options, stream), step)
+            if options.model == "gigafrost":  # what was found are rows: packets take some of them each
+                per_packet = np.add.reduceat(per_packet, np.arange(0, len(per_packet), options.rows_per_packet))
             counts.append(per_packet)
             offsets.append(begins)
             lengths.append(sizes)
             steps.append(step)
         first = np.concatenate(([0], np.cumsum(np.concatenate(counts)))).astype(np.int64)
         step_of = np.array(steps, np.int64)
-        direct = ((step_of == 1) & (options.bit_depth >= 8)).astype(np.int64)
+        direct = ((step_of == 1) & (options.packet_bits in (8, 16, 32))).astype(np.int64)
         return cls(options, first, np.concatenate(offsets), np.concatenate(lengths), step_of, direct)
 
     def pixels(self, packet: int) -> npt.NDArray[np.int64]:

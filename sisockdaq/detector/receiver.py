@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sisockdaq.detector import _tables as tables
-from sisockdaq.detector import kernel
+from sisockdaq.detector import gigafrost_kernel, kernel
 from sisockdaq.detector._assembly import close_all
 from sisockdaq.detector.account import Account, Outcome
 from sisockdaq.detector.description import DetectorOptions
@@ -171,7 +171,21 @@ class Receiver:
         )
         self._producer.pixels[...] = self.options.gap_value
         self._memory = tables.memory_of(flat_pixels(self._producer.pixels))
-        kernel.warm_up()
+        self._receive = gigafrost_kernel.receive if self._is_gigafrost else kernel.receive
+        if self._is_gigafrost:
+            self._warm_up_gigafrost()
+        else:
+            kernel.warm_up()
+
+    @property
+    def _is_gigafrost(self) -> bool:
+        return self.options.model == "gigafrost"
+
+    def _warm_up_gigafrost(self) -> None:
+        """Compile the loop, or load it: it comes back at once, as the bell was rung."""
+        self._ring_bell()
+        self._receive(self._plan, self._state, self._memory, self._producer.packet_masks, 0)
+        close_all(self._plan, self._state, self._memory, self._producer.packet_masks)
 
     # The outer face: any thread.
 
@@ -223,7 +237,7 @@ class Receiver:
         ring_full, policy), ``open`` (frames being assembled).
         """
         values = dict(zip(tables.COUNTERS, self._state.counters.tolist(), strict=True))
-        invalid = tables.COUNTERS[tables.INVALID]
+        invalid = [kind for kind in tables.COUNTERS[tables.INVALID] if kind != "not_stored" or self._is_gigafrost]
         return {
             "packets": values["received"],
             "lost": self._lost + self._account.missing * self.options.packets_per_frame,
@@ -236,6 +250,11 @@ class Receiver:
             "frames": dict(self._frames),
             "open": int(self._state.scalars[tables.OPEN_COUNT]),
         }
+
+    @property
+    def other_packet_rows(self) -> int | None:
+        """Rows in a full packet that a GigaFRoST sends, where it is not what the description says; else None."""
+        return gigafrost_kernel.rows_seen(self._state) if self._is_gigafrost else None
 
     def acquisition(self) -> dict[str, Any]:
         """Return ``{"acquisition", "frames", "wanted"}`` of the acquisition under way; the name is None outside one."""
@@ -274,7 +293,7 @@ class Receiver:
     def _loop(self) -> None:
         while not self._stopping.is_set():
             self._take_slots()
-            code = kernel.receive(self._plan, self._state, self._memory, self._producer.packet_masks, _WAIT_MS)
+            code = self._receive(self._plan, self._state, self._memory, self._producer.packet_masks, _WAIT_MS)
             if code == kernel.RECORDED:
                 self._record()
             elif code == kernel.NEED_SLOT:
@@ -371,7 +390,7 @@ class Receiver:
 
     def _losses(self) -> dict[str, int]:
         values = self._state.counters.tolist()
-        kinds = range(tables.DUPLICATE, tables.BAD_NUMBER + 1)
+        kinds = range(tables.DUPLICATE, tables.NOT_STORED + 1)
         return {tables.COUNTERS[kind]: values[kind] for kind in kinds}
 
     def _mark(self, marks: Sequence[Start | End]) -> None:

@@ -1,4 +1,4 @@
-"""A simulated detector: JUNGFRAU and EIGER packets with images that can be worked out again.
+"""A simulated detector: JUNGFRAU, EIGER and GigaFRoST packets with images that can be worked out again.
 
 `Simulation.image` gives the very image that frame ``n`` carries, so that a test or a person can compare what came out
 at the far end. Packets are built before the first is sent: sending a frame only writes its number and time into the
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sisockdaq.detector import gigafrost
 from sisockdaq.detector.description import DetectorOptions
 from sisockdaq.detector.formats import HEADER, HEADER_BYTES, HEADER_VERSION, pack_pixels
 from sisockdaq.detector.layout import pixel_index
@@ -79,12 +80,21 @@ class Simulation:
         Same seed, same images.
     patterns : int
         Different images sent in turn.
+    images : sequence of ndarray, optional
+        Send these instead; of the detector's shape and dtype.
     """
 
-    def __init__(self, options: DetectorOptions, *, seed: int = 0, patterns: int = _PATTERNS) -> None:
+    def __init__(
+        self,
+        options: DetectorOptions,
+        *,
+        seed: int = 0,
+        patterns: int = _PATTERNS,
+        images: Sequence[npt.NDArray[Any]] | None = None,
+    ) -> None:
         self.options = options
         generator = np.random.default_rng(seed)
-        self._images = [_rings(options, generator) for _ in range(patterns)]
+        self._images = list(images) if images else [_rings(options, generator) for _ in range(patterns)]
         self._index = [pixel_index(options, stream) for stream in range(options.streams)]
         self._packets = [[self._stream(image, s) for s in range(options.streams)] for image in self._images]
 
@@ -92,17 +102,25 @@ class Simulation:
         """Return the image of a frame number, gaps included, as a receiver must show it when nothing is lost."""
         return self._images[number % len(self._images)]
 
-    def packets(self, number: int, timestamp: int = 0) -> list[npt.NDArray[np.uint8]]:
-        """Return a frame's packets, one array (packets, datagram bytes) a stream; valid until the next call."""
+    def packets(self, number: int, timestamp: int = 0) -> list[npt.NDArray[Any]]:
+        """Return a frame's packets, one array (packets, datagram bytes) a stream; valid until the next call.
+
+        Where the last packet of a GigaFRoST's stream is shorter, it is an array (packets,) of arrays.
+        """
         streams = self._packets[number % len(self._packets)]
         for packets in streams:
+            if self.options.model == "gigafrost":
+                _number_gigafrost(packets, number, timestamp)
+                continue
             headers = _headers(packets)
             headers["frame_number"] = number
             headers["timestamp"] = timestamp
         return streams
 
-    def _stream(self, image: npt.NDArray[Any], stream: int) -> npt.NDArray[np.uint8]:
+    def _stream(self, image: npt.NDArray[Any], stream: int) -> npt.NDArray[Any]:
         options = self.options
+        if options.model == "gigafrost":
+            return _gigafrost_packets(options, image.reshape(-1)[self._index[stream]], stream)
         packets = np.zeros((options.packets_per_stream, options.datagram_bytes), np.uint8)
         packets[:, HEADER_BYTES:] = pack_pixels(image.reshape(-1)[self._index[stream]], options.bit_depth)
         headers = _headers(packets)
@@ -173,10 +191,10 @@ def simulate(
             streams = source.packets(number, int((time.perf_counter() - begin) / _TICK))
             if number in trouble.lost_frames:
                 sent.lost[number] = list(range(options.packets_per_frame))
-            elif trouble.none:
+            elif trouble.none and streams[0].ndim == 2:
                 sender.send_frame(streams, spread / rate if rate else 0.0)
             else:
-                send_disturbed(sender, streams, trouble, generator, sent, number)
+                send_disturbed(sender, streams, trouble, generator, sent, number, model=options.model)
             sent.frames += 1
             sent.packets = sender.sent
             sent.seconds = time.perf_counter() - begin
@@ -192,6 +210,8 @@ def send_disturbed(
     generator: np.random.Generator,
     sent: Simulated,
     number: int,
+    *,
+    model: str = "jungfrau",
 ) -> None:
     """Send a frame packet by packet, with what goes wrong drawn from `generator` and entered in `sent`."""
     a_stream = len(streams[0])
@@ -204,7 +224,7 @@ def send_disturbed(
     for packet in order.tolist():
         stream, datagram = packet // a_stream, streams[packet // a_stream][packet % a_stream]
         if broken[packet]:
-            sender.send_one(stream, _broken(datagram, int(generator.integers(4))))
+            sender.send_one(stream, _broken(datagram, int(generator.integers(4)), model))
             sent.invalid += 1
         if lost[packet]:
             sent.lost.setdefault(number, []).append(packet)
@@ -216,11 +236,14 @@ def send_disturbed(
     sent.lost.get(number, []).sort()
 
 
-def _broken(datagram: npt.NDArray[np.uint8], kind: int) -> npt.NDArray[np.uint8]:
+def _broken(datagram: npt.NDArray[np.uint8], kind: int, model: str) -> npt.NDArray[np.uint8]:
     """Return a packet that no receiver may accept: too short, another version, or a packet number out of range."""
     if kind == 0:
         return datagram[: len(datagram) // 2]
     wrong = datagram.copy()
+    if model == "gigafrost":
+        wrong[0 if kind == 1 else 15] = 0xFF  # another protocol, or a starting row far outside
+        return wrong
     header = wrong[:HEADER_BYTES].view(HEADER)
     if kind == 1:
         header["version"] = 1
@@ -233,6 +256,30 @@ def _broken(datagram: npt.NDArray[np.uint8], kind: int) -> npt.NDArray[np.uint8]
 
 def _headers(packets: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
     return np.ndarray(len(packets), HEADER, packets, strides=(packets.shape[1],))
+
+
+def _gigafrost_packets(options: DetectorOptions, rows: npt.NDArray[Any], stream: int) -> npt.NDArray[Any]:
+    """Return a stream's packets from its rows, (rows, pixels): (packets, bytes), or (packets,) of arrays."""
+    starts = np.arange(0, len(rows), options.rows_per_packet)
+    headers = gigafrost.make_headers(options.shape[1], options.shape[0], stream, starts)
+    packets = []
+    for header, start in zip(headers, starts.tolist(), strict=True):
+        part = rows[start : start + options.rows_per_packet]
+        padded = len(part) % 2 and part.shape[1] % 48
+        rest = np.zeros(gigafrost.PADDING if padded else 0, np.uint8)
+        packets.append(np.concatenate((np.frombuffer(header.tobytes(), np.uint8), gigafrost.pack12(part), rest)))
+    if len({len(packet) for packet in packets}) == 1:
+        return np.stack(packets)
+    ragged = np.empty(len(packets), object)
+    ragged[:] = packets
+    return ragged
+
+
+def _number_gigafrost(packets: npt.NDArray[Any], number: int, timestamp: int) -> None:
+    for packet in packets:
+        header = packet[: gigafrost.HEADER_BYTES].view(gigafrost.HEADER)
+        header["frame_index"] = number
+        header["timing"] = timestamp
 
 
 def _streams_a_module(options: DetectorOptions) -> int:
@@ -255,7 +302,7 @@ def _rings(options: DetectorOptions, generator: np.random.Generator) -> npt.NDAr
     counts = 40.0 * np.exp(-3.0 * radius) + 1.0
     for place in generator.uniform(0.1, 0.9, 5):
         counts += 60.0 * (1.0 - place) * np.exp(-(((radius - place) / 0.01) ** 2))
-    limit = (1 << min(options.bit_depth, 14)) - 2  # the largest value is a lost pixel; JUNGFRAU counts with 14 bits
+    limit = (1 << min(options.packet_bits, 14)) - 2  # the largest value is a lost pixel; JUNGFRAU counts with 14 bits
     values = np.minimum(generator.poisson(counts), limit).astype(options.dtype)
     image = options.blank()
     for stream in range(options.streams):
