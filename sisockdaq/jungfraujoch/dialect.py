@@ -158,10 +158,13 @@ def image_time(fields: Mapping[str, Any], key: str) -> float | None:
     value = fields.get(key)
     if isinstance(value, list | tuple) and len(value) == 2:
         top, bottom = value
-        if _is_number(top) and _is_number(bottom) and bottom:
-            return float(top / bottom)
-        return None
-    return float(value) if _is_number(value) and math.isfinite(float(value or 0)) else None
+        return _finite(top / bottom) if _is_number(top) and _is_number(bottom) and bottom else None
+    return _finite(value) if _is_number(value) else None
+
+
+def _finite(value: Any) -> float | None:
+    number = float(value)
+    return number if math.isfinite(number) else None
 
 
 def _user_data(value: Any) -> Any:

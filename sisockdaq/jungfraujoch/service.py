@@ -184,7 +184,7 @@ class StreamWriter:
         wait = self._republisher.retry() if self._republisher is not None else None
         for sender in self._senders:
             self._poller.register(sender.socket, 0 if sender.held is not None else zmq.POLLIN)
-        self._poller.poll(1000 * min(wait or _TICK, _TICK))
+        self._poller.poll(int(1000 * min(wait or _TICK, _TICK)))
 
     def _take_from(self, sender: Sender) -> None:
         for _ in range(_BATCH):
