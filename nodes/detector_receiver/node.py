@@ -15,10 +15,13 @@ import numpy as np
 import numpy.typing as npt
 import psutil
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from sisockdaq.nodes.detector_receiver.conversion import ConversionOptions, JungfrauPart
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
 from sisockdaq.base import DataNodeServer
+from sisockdaq.conversion.converter import FrameStatistics
+from sisockdaq.conversion.runs import DarkRuns
 from sisockdaq.detector.description import DetectorOptions, Geometry
 from sisockdaq.detector.receiver import Receiver, ReceiverSettings
 from sisockdaq.detector.recording import RecordingWriter
@@ -60,6 +63,12 @@ _STATUS = {
     "packets_dropped_by_kernel": (None, "Packets lost because a socket's buffer was full."),
 }
 """Number fields of the timeline "status": name → (units, description). Counts are since the receiver started."""
+
+_CONVERTED = (
+    ("pixels_without_value", None, "Pixels of the frame that are bad, lost, or in no gain stage."),
+    ("pixels_saturated", None, "Pixels of the frame that are too bright for the lowest gain."),
+)
+"""Further number fields of each frame where frames are converted: name, units, description."""
 
 
 class UdpPort(BaseModel):
@@ -116,6 +125,9 @@ class DetectorReceiver(DataNodeServer):
         image_interval: float = Field(
             1.0, ge=0.02, le=3600, description="Shortest time between two images that are shown live [s]."
         )
+        conversion: ConversionOptions | None = Field(
+            None, description="Convert a JUNGFRAU's raw pixels to energies or photons. Default: raw."
+        )
         stream2: Stream2Options | None = Field(None, description="Send acquisitions as Stream V2 as well. Default: no.")
         record: Path | None = Field(
             None,
@@ -136,10 +148,13 @@ class DetectorReceiver(DataNodeServer):
     _producer: Producer | None = None
     _stream2: Stream2Output | None = None
     _recording: RecordingWriter | None = None
+    _darks: DarkRuns | None = None
 
     def setup(self) -> Any:
         """Declare the fields; open ports and ring in a thread, where compiling and touching memory may take a while."""
         self.detector = self._find_detector()
+        self.jungfrau = JungfrauPart(self.name, self.detector, self.options.conversion, self.site, self._poni())
+        self._darks = self.jungfrau.runs
         for name, units, about in (
             ("frame_number", None, "Number of the frame, as the detector counts."),
             ("sum", None, "Sum over the received pixels; the fill value is left out."),
@@ -147,6 +162,7 @@ class DetectorReceiver(DataNodeServer):
             ("packets_received", None, "Packets of the frame that came."),
             ("packets_lost", None, "Packets of the frame that did not come."),
             ("assembly_time", "s", "From the frame's first packet to its last."),
+            *(_CONVERTED if self.jungfrau.converts else ()),
         ):
             self._frame = self.series(name, units=units, description=about, timeline="frame").timeline
         self._image = self.series(
@@ -155,7 +171,7 @@ class DetectorReceiver(DataNodeServer):
             timeline="image",
             type="array",
             shape=self.detector.shape,
-            dtype=self.detector.dtype.str,
+            dtype=self.jungfrau.dtype.str,
             max_samples=_IMAGES_KEPT,
             feed=False,  # an image may be larger than any message; who wants one asks, and gets it in chunks
         )
@@ -163,6 +179,8 @@ class DetectorReceiver(DataNodeServer):
             self._status = self.series(name, units=units, description=about, timeline="status", keep=86400).timeline
         self.register_control("status", self.status)
         self.register_control("ledger", self.ledger)
+        for name, call in self.jungfrau.controls(self._under_way, self._describe_again).items():
+            self.register_control(name, call, in_thread=True)
         self._image_due = 0.0
         self._last: tuple[float, int, int, int] | None = None
         return deferToThread(self._begin).addCallback(lambda _: self.every(1.0, self._report))
@@ -186,6 +204,7 @@ class DetectorReceiver(DataNodeServer):
     def _begin(self) -> None:
         """Open everything; nothing stays open when a part of it fails."""
         options = self.options
+        self.jungfrau.prepare()
         sockets = open_sockets([(entry.address, entry.port) for entry in options.udp], options.receive_buffer)
         self.ports = [one.getsockname()[1] for one in sockets]
         self.granted_buffer = min(granted_buffer(one) for one in sockets)
@@ -197,11 +216,11 @@ class DetectorReceiver(DataNodeServer):
             self._open_outputs()
             assert self._producer is not None
             self.receiver = Receiver(
-                self.detector,
+                self.jungfrau.raw_detector,
                 sockets,
                 self._producer,
                 ReceiverSettings(options.frame_timeout, options.overtaken_by, options.partial, options.image_id),
-                on_frame=self._show,
+                on_frame=self._on_frame,
                 recorder=self._recording,
             )
         except BaseException:
@@ -220,15 +239,25 @@ class DetectorReceiver(DataNodeServer):
 
     def _describe(self) -> Description:
         detector = self.detector
+        meta = {**detector.to_meta(self._poni()), **self.jungfrau.meta()}
         return Description(
             source=self.name,
             kind="image",
             shape=detector.shape,
-            dtype=detector.dtype.str,
+            dtype=self.jungfrau.dtype.str,
             packets_per_frame=detector.packets_per_frame,
-            fill_value=detector.fill,
-            meta=detector.to_meta(self._poni()),
+            fill_value=self.jungfrau.fill,
+            meta={key: value for key, value in meta.items() if value is not None},
         )
+
+    def _describe_again(self) -> None:
+        """Tell consumers of a pedestal that frames are converted with from now on."""
+        if self._producer is not None and self.jungfrau.converts:
+            self._producer.describe(self._describe())
+
+    def _under_way(self) -> str | None:
+        """Return the acquisition under way."""
+        return self.receiver.acquisition()["acquisition"] if self.receiver is not None else None
 
     def _poni(self) -> Geometry | None:
         """Return the geometry of the site's PONI file, if it can be read; the integrator complains where it cannot."""
@@ -245,10 +274,9 @@ class DetectorReceiver(DataNodeServer):
         assert self.state is not None
         self.state.make()
         fewest = max(_FEWEST_SLOTS, self.options.overtaken_by + _SPARE_SLOTS)
-        slots = self.options.ring_slots or _default_slots(self.detector, fewest)
-        self._producer = make_producer(
-            self.frames_address, self._describe(), slots=slots, hang_after=self.options.hang_after
-        )
+        slots = self.options.ring_slots or _default_slots(self.detector, self.jungfrau.dtype.itemsize, fewest)
+        ring = make_producer(self.frames_address, self._describe(), slots=slots, hang_after=self.options.hang_after)
+        self._producer = self.jungfrau.wrap(ring, self.options.overtaken_by, self._show)
 
     def _open_outputs(self) -> None:
         stream2, record = self.options.stream2, self.options.record
@@ -274,13 +302,31 @@ class DetectorReceiver(DataNodeServer):
     def _end(self) -> None:
         if self.receiver is not None:
             self.receiver.stop()
+            self.jungfrau.flush()
+        if self._darks is not None:
+            self._darks.close()
         self._close_outputs()
 
-    def _show(self, header: FrameHeader, image: npt.NDArray[Any] | None) -> None:
-        """Enter a frame into the live series; called in the receiver's thread."""
+    def _on_frame(self, header: FrameHeader, image: npt.NDArray[Any] | None) -> None:
+        """Take a finished frame as it was received; in the receiver's thread."""
+        if self._darks is not None:
+            self._darks.offer(image, complete=header.complete)
+        if self.jungfrau.producer is not None:
+            self.jungfrau.producer.saw(header, image)
+        else:
+            self._show(header, image, None)
+
+    def _show(self, header: FrameHeader, image: npt.NDArray[Any] | None, statistics: FrameStatistics | None) -> None:
+        """Enter a frame into the live series; in the thread that publishes it."""
+        converted = {}
+        if self.jungfrau.converts:
+            converted = dict.fromkeys(("pixels_without_value", "pixels_saturated"), float("nan"))
+        if statistics is not None:
+            converted = {"pixels_without_value": statistics.empty, "pixels_saturated": statistics.saturated}
         self._frame.append(
             header.time,
             {
+                **converted,
                 "frame_number": header.number,
                 "sum": header.total,
                 "maximum": header.maximum,
@@ -329,7 +375,7 @@ class DetectorReceiver(DataNodeServer):
         failed = self.receiver.error
         return {
             "state": "FAILED" if failed else "RECEIVING" if acquisition["acquisition"] else "READY",
-            "message": str(failed or self.warning or ""),
+            "message": str(failed or self.warning or self.jungfrau.warning or ""),
             "detector": self.detector.title,
             "ports": self.ports,
             "receive_buffer": self.granted_buffer,
@@ -346,7 +392,7 @@ class DetectorReceiver(DataNodeServer):
         return dict(self.receiver.last_counts) if self.receiver is not None else {}
 
 
-def _default_slots(detector: DetectorOptions, fewest: int) -> int:
-    frame = detector.shape[0] * detector.shape[1] * detector.dtype.itemsize
+def _default_slots(detector: DetectorOptions, item: int, fewest: int) -> int:
+    frame = detector.shape[0] * detector.shape[1] * item
     room = min(_RING_BYTES, int(_RING_SHARE * psutil.virtual_memory().available))
     return max(fewest, min(_MOST_SLOTS, room // frame))
