@@ -4,12 +4,15 @@
 - What is refused here, before any handler, is answered as JSON: ``{"error": …}``, or what ``refusal`` makes of it.
 - ``OPTIONS`` is answered for every known path. Only pages of the configured origins may read answers in a browser; by
   default those of this machine.
+- A server that listens on this machine only answers to this machine's names only (`own_hosts`): a page elsewhere may
+  let its own name lead here, and would then be of the same origin.
 - A request may take as long as it wants: only connections on which nothing is asked are closed.
 """
 
 from __future__ import annotations
 
 import fnmatch
+import ipaddress
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -23,7 +26,7 @@ from twisted.web.http import HTTPChannel
 from twisted.web.server import Request, Site
 from zope.interface import implementer
 
-__all__ = ["JSON", "LOOPBACK", "HttpSite", "send"]
+__all__ = ["JSON", "LOOPBACK", "HttpSite", "own_hosts", "send"]
 
 JSON = "application/json"
 
@@ -34,6 +37,8 @@ LOOPBACK = tuple(
     for port in ("", ":*")
 )
 """Origins of pages that this machine serves."""
+
+_OWN_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 _IDLE = 75.0
 """Time that a connection may be silent between two requests [s]; longer than the interval at which Grafana asks."""
@@ -68,6 +73,8 @@ class HttpSite(_Site):  # type: ignore[misc]
     seen : callable, optional
     refusal : callable, optional
         Makes the body of what is refused before any handler, from its reason.
+    hosts : sequence of str, optional
+        Names of this server, as `own_hosts` returns them; requests to another are refused with 403. None: any name.
     """
 
     def __init__(
@@ -78,6 +85,7 @@ class HttpSite(_Site):  # type: ignore[misc]
         body_limit: int,
         seen: Seen | None = None,
         refusal: Callable[[str], Any] | None = None,
+        hosts: Sequence[str] | None = None,
     ) -> None:
         def request(channel: HTTPChannel, queued: Any = None) -> _Request:
             return _Request(self, channel)
@@ -88,6 +96,7 @@ class HttpSite(_Site):  # type: ignore[misc]
         self.body_limit = body_limit
         self.seen = seen
         self.refusal = refusal or (lambda reason: {"error": reason})
+        self.hosts = hosts
         self.displayTracebacks = False
 
     def log(self, request: Any) -> None:
@@ -115,9 +124,31 @@ class HttpSite(_Site):  # type: ignore[misc]
         """Whether pages of an origin may read answers."""
         return any(fnmatch.fnmatchcase(origin.lower(), pattern.lower()) for pattern in self.origins)
 
+    def is_called(self, host: str) -> bool:
+        """Whether this server answers to a name."""
+        return self.hosts is None or host.lower().rstrip(".") in self.hosts
+
+
+def own_hosts(interface: str, others: Iterable[str] = ()) -> tuple[str, ...] | None:
+    """Return the names that a server at an address answers to; None, any name, where others than this machine reach it.
+
+    Parameters
+    ----------
+    interface : str
+        The address that it listens on.
+    others : iterable of str
+        Names beside those of this machine, without a port; with one of them, names count at every address.
+    """
+    given = tuple(name.lower() for name in others)
+    try:
+        local = interface == "localhost" or ipaddress.ip_address(interface).is_loopback
+    except ValueError:
+        local = False
+    return (*_OWN_HOSTS, interface.lower(), *given) if local or given else None
+
 
 class _Request(_TwistedRequest):  # type: ignore[misc]
-    """Refuses bodies that are too large, and answers OPTIONS."""
+    """Refuses bodies that are too large and names that are not this server's, and answers OPTIONS."""
 
     def __init__(self, site: HttpSite, channel: HTTPChannel) -> None:
         super().__init__(channel)
@@ -149,7 +180,10 @@ class _Request(_TwistedRequest):  # type: ignore[misc]
         self.setHeader(b"content-type", JSON.encode())
         self._say_origin()
         path = self.path.decode("ascii", "replace")
-        if self._refused:
+        host = self.getRequestHostname().decode("ascii", "replace")
+        if not self._site.is_called(host):
+            self._refuse(403, f'this server is not called "{host[:100]}"; its option `hosts` adds a name')
+        elif self._refused:
             self.setHeader(b"connection", b"close")
             self._refuse(413, f"the body is larger than {self._site.body_limit} bytes")
         elif self.method == b"OPTIONS":

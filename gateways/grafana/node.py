@@ -13,7 +13,7 @@ from twisted.internet.error import CannotListenError
 from sisockdaq.errors import PortTaken
 from sisockdaq.gateway import Gateway
 from sisockdaq.session import the_reactor
-from sisockdaq.web import LOOPBACK, HttpSite
+from sisockdaq.web import LOOPBACK, HttpSite, own_hosts
 
 __all__ = ["Grafana"]
 
@@ -43,6 +43,11 @@ class Grafana(Gateway):
             description='Origins of pages that may read answers in a browser, with *; ["*"]: any. '
             "Grafana asks by its server and needs none.",
         )
+        hosts: list[str] = Field(
+            default_factory=list,
+            description="Names by which requests may call the gateway beside those of this machine; with none, "
+            "any name is right where `host` lets other machines in.",
+        )
         body_limit: int = Field(2**20, ge=1024, description="Largest body of a request [bytes].")
         metrics: list[str] = Field(
             default_factory=list,
@@ -64,12 +69,14 @@ class Grafana(Gateway):
         logging.set_global_log_level(self.options.log_level)
         pages = Pages(self)
         self._ports: list[Any] = []
+        hosts = own_hosts(self.options.host, self.options.hosts)
         self.port = self._listen(self.options.port, HttpSite(
             pages.app, origins=self.options.origins, body_limit=self.options.body_limit, seen=pages.metrics.seen,
+            hosts=hosts,
         ))  # fmt: skip
         self.metrics_port: int | None = None
         if self.options.metrics_port is not None:
-            site = HttpSite(MetricsPages(pages).app, origins=(), body_limit=self.options.body_limit)
+            site = HttpSite(MetricsPages(pages).app, origins=(), body_limit=self.options.body_limit, hosts=hosts)
             self.metrics_port = self._listen(self.options.metrics_port, site)
         self.about = f"http://{self.options.host}:{self.port}/"
         self.log.info("listening at {where}", where=self.about)

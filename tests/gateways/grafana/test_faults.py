@@ -106,6 +106,16 @@ def test_only_pages_of_this_machine_may_read_by_default(grafana: Reader) -> None
         assert "access-control-allow-origin" not in grafana.ask("GET", "/", Origin=origin).headers
 
 
+def test_a_page_whose_name_leads_to_this_machine_reads_nothing(grafana: Reader) -> None:
+    """DNS rebinding: for the browser such a page and the gateway are of one origin, so no other check holds it."""
+    for host in ("localhost", f"127.0.0.1:{grafana.port}", "[::1]:5000", "LOCALHOST."):
+        assert grafana.ask("GET", "/", Host=host).status == 200
+    for host in ("example.org", "localhost.example.org:5000", "127.0.0.1.example.org", ""):
+        answer = grafana.ask("GET", "/api/nodes", Host=host)
+        assert answer.status == 403
+        assert "is not called" in answer.json["error"]
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body"),
     [("GET", "/", None), ("POST", "/search", {}), ("POST", "/metrics", {}), ("GET", "/api/nodes", None)],
