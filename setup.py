@@ -22,5 +22,6 @@ setup(
     package_data={
         **{package: ["*.json", "sitecustomize.py"] for package in TEMPLATE},
         "sisockdaq.nodes.weather": ["sample/*.dat"],
+        "sisockdaq.gateways.grafana": ["provisioning/d*/*.*", "provisioning/dashboards/sisockdaq/*.json"],
     },
 )

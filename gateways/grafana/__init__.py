@@ -6,6 +6,11 @@ pure and turn requests into questions and samples into replies; `asking` asks th
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from sisockdaq.gateways.grafana.node import Grafana
 
-__all__ = ["Grafana"]
+__all__ = ["PROVISIONING", "Grafana"]
+
+PROVISIONING = Path(__file__).with_name("provisioning")
+"""What Grafana reads when it starts: data sources and dashboards."""
