@@ -10,10 +10,10 @@ import numpy as np
 __all__ = ["as_text", "fixed", "set_attributes"]
 
 
-def fixed(text: str) -> Any:
-    """Return `text` as a scalar of a fixed-length UTF-8 string type (at least one byte long)."""
+def fixed(text: str, room: int = 1) -> Any:
+    """Return `text` as a scalar of a fixed-length UTF-8 string type, at least `room` bytes long."""
     encoded = text.encode()
-    return np.array(encoded, dtype=h5py.string_dtype("utf-8", max(len(encoded), 1)))
+    return np.array(encoded, dtype=h5py.string_dtype("utf-8", max(len(encoded), room, 1)))
 
 
 def set_attributes(target: h5py.HLObject, attributes: dict[str, Any]) -> None:

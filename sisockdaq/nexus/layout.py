@@ -5,6 +5,8 @@
     <prefix>_master.h5            what the acquisition was; links to the data files; the ledger
     <prefix>_data_000001.h5 …     images, and everything that belongs to single frames
 
+An *integrated* master holds the images itself, and there are no data files.
+
 A frame's place follows from its index alone: frame ``i`` is row ``i % images_per_file`` of file
 ``i // images_per_file + 1``. A frame that never came leaves its row empty (the image reads as the fill value, its
 time as NaN), so that row numbers and the steps of a scan stay together whatever was lost.
@@ -18,26 +20,32 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Literal
 
 import numpy as np
 
 from sisockdaq.errors import AcquisitionRefused
 from sisockdaq.frames.messages import Description, FrameHeader
+from sisockdaq.nexus.results import AXIS_PREFIX, ResultField, ResultsPlan, SecondName
 
 __all__ = [
     "AXIS_PREFIX",
     "FRAME_FIELDS",
+    "FRAME_PLACES",
     "IMAGE_PATH",
+    "OPEN_ENDED",
     "SERIES_PATH",
     "DataFilePlan",
     "FrameField",
     "ImagePlan",
+    "MasterLayout",
     "ResultField",
     "ResultsPlan",
+    "SecondName",
     "acquisition_of",
     "chunk_rows",
     "data_name",
+    "frame_fields",
     "master_name",
     "place",
     "resolve_prefix",
@@ -46,8 +54,9 @@ __all__ = [
 IMAGE_PATH = "/entry/data/data"
 SERIES_PATH = "/entry/series"
 
-AXIS_PREFIX = "axis_"
-"""Begins the name of a dataset that holds an axis of other datasets in its group."""
+MasterLayout = Literal["legacy", "vds", "integrated"]
+"""How a master shows the images: as links to the data files, which every reader takes; as one virtual dataset over
+them; or it holds them itself."""
 
 _TREE_CHILDREN = 64
 """Entries of one chunk tree node in a file with default settings: a dataset of at most so many chunks has a tree of
@@ -55,6 +64,12 @@ one node, written whole at every commit."""
 
 _ROWS_AT_LEAST = 16
 _CHUNK_BYTES_AT_MOST = 8 * 2**20
+
+OPEN_ENDED = 10**9
+"""Images of an integrated file whose end is not known."""
+
+_ROWS_FOR_CHUNKS = 10_000
+"""A file for a whole acquisition says that it may have a billion rows; most have some thousands."""
 
 _DATA_FILE = re.compile(r"^(?P<prefix>.+)_data_(?P<number>\d{6})\.h5$")
 _MASTER_FILE = re.compile(r"^(?P<prefix>.+)_master\.h5$")
@@ -174,11 +189,25 @@ FRAME_FIELDS = (
 """What a data file has for each frame in ``/entry/series/<source>/``; names as in the receiver's live fields."""
 
 
+FRAME_PLACES = tuple(
+    SecondName(f"/entry/detector/{name}", dataset)
+    for name, dataset in (
+        ("number", "frame_number"),
+        ("timestamp", "timestamp"),
+        ("exptime", "exposure_time"),
+        ("packets_expected", "packets_expected"),
+        ("packets_received", "packets_received"),
+    )
+)
+"""Per-image numbers where Jungfraujoch's files have them."""
+
+
 @dataclass(frozen=True, slots=True)
 class ImagePlan:
     """The images of an acquisition.
 
-    ``compression`` is "bslz4" or "none"; ``fill_value`` is what an empty row and the pixels of lost packets read as.
+    ``compression`` is one of `filters.COMPRESSIONS`; ``fill_value`` is what an empty row and the pixels of lost packets
+    read as.
     """
 
     source: str
@@ -213,82 +242,36 @@ class ImagePlan:
 
 
 @dataclass(frozen=True, slots=True)
-class ResultField:
-    """One field of a results vector: where it stands, and what it means.
-
-    ``width`` 1 with ``scalar`` True is a number a frame, otherwise an array of that length a frame.
-    """
-
-    name: str
-    start: int
-    width: int
-    scalar: bool
-    units: str | None = None
-    description: str | None = None
-    axis: str | None = None
-    axis_dataset: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Axis:
-    """The values along the second dimension of some fields, stored once in the group."""
-
-    dataset: str
-    units: str | None
-    values: tuple[float, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ResultsPlan:
-    """The results of one source, such as the curves and sums of an integrator."""
-
-    source: str
-    length: int
-    fields: tuple[ResultField, ...] = ()
-    axes: tuple[Axis, ...] = ()
-
-    @classmethod
-    def from_description(cls, description: Description) -> ResultsPlan:
-        """Read ``meta["layout"]``, ``meta["axes"]`` and ``meta["fields"]`` (decision: results on the frame plane)."""
-        meta = description.meta
-        axes: dict[str, Axis] = {}
-        fields = []
-        for name, (start, stop) in meta.get("layout", {}).items():
-            axis = _axis(meta.get("axes", {}).get(name), name, axes)
-            about = meta.get("fields", {}).get(name, {})
-            fields.append(
-                ResultField(
-                    name,
-                    int(start),
-                    int(stop) - int(start),
-                    scalar=int(stop) - int(start) == 1 and axis is None,
-                    units=about.get("units"),
-                    description=about.get("description"),
-                    axis=axis[0] if axis else None,
-                    axis_dataset=axis[1] if axis else None,
-                )
-            )
-        return cls(description.source, int(description.shape[0]), tuple(fields), tuple(axes.values()))
-
-
-def _axis(about: dict[str, Any] | None, field_name: str, axes: dict[str, Axis]) -> tuple[str, str] | None:
-    """Add the axis of a field to `axes` unless the same is there; return its name and its dataset's name."""
-    if not about:
-        return None
-    name = str(about.get("axis", "axis"))
-    values = tuple(float(value) for value in about.get("values", ()))
-    dataset = f"{AXIS_PREFIX}{name}"
-    if dataset in axes and axes[dataset].values != values:
-        dataset = f"{AXIS_PREFIX}{name}_{field_name}"
-    axes[dataset] = Axis(dataset, about.get("unit"), values)
-    return name, dataset
-
-
-@dataclass(frozen=True, slots=True)
 class DataFilePlan:
-    """All that a data file is made for: fixed before its first frame."""
+    """All that a data file is made for: fixed before its first frame.
+
+    ``exposure_time`` [s] is that of every image, where it is known; ``swmr`` makes files that HDF5's own readers can
+    follow (single writer, multiple readers), at the price of the new superblock.
+    """
 
     images_per_file: int
     image: ImagePlan
     results: tuple[ResultsPlan, ...] = field(default_factory=tuple)
     timeline: str = "frame"
+    master: MasterLayout = "legacy"
+    exposure_time: float | None = None
+    swmr: bool = False
+
+    @property
+    def most_rows(self) -> int | None:
+        """Rows that a dataset of the file may get; None: any number."""
+        return None if self.images_per_file >= OPEN_ENDED else self.images_per_file
+
+    @property
+    def rows_for_chunks(self) -> int:
+        """Rows that the chunks of small datasets are made for; a file may get more."""
+        return min(self.images_per_file, _ROWS_FOR_CHUNKS)
+
+
+def frame_fields(plan: DataFilePlan) -> tuple[FrameField, ...]:
+    """Return what is known of each frame: the header's numbers, and the exposure time where it is known."""
+    exposure = plan.exposure_time
+    if exposure is None:
+        return FRAME_FIELDS
+    about = "Exposure time of the image; NaN where no frame came."
+    return (*FRAME_FIELDS, FrameField("exposure_time", "<f8", float("nan"), lambda header: exposure, "s", about))

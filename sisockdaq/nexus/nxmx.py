@@ -9,6 +9,7 @@ wavelength in Å, energies in eV. What is not known is left out, never invented.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,49 +19,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sisockdaq.nexus.layout import IMAGE_PATH, SERIES_PATH, ImagePlan
+from sisockdaq.nexus._nxmx_detector import detector, known
+from sisockdaq.nexus._virtual import virtual_places
+from sisockdaq.nexus.layout import IMAGE_PATH, SERIES_PATH, DataFilePlan, ImagePlan, MasterLayout
+from sisockdaq.nexus.tree import Dataset, ExternalLink, Group, Node, Piece, VirtualDataset
 
-__all__ = ["Dataset", "ExternalLink", "Group", "HardLink", "MasterContent", "Node", "iso_time", "master_tree"]
+__all__ = ["MasterContent", "iso_time", "master_tree"]
 
-_DETECTOR = "/entry/instrument/detector"
-_TRANSLATION = f"{_DETECTOR}/transformations/translation"
+_TIME_ROOM, _REASON_ROOM, _LEDGER_ROOM = 32, 512, 32 * 1024
+"""Bytes that an integrated master keeps free for what is only known at the end."""
+
+_GONIOMETER = "/entry/sample/transformations"
+_MOST_ANGLES = 10_000_000
+
+_AXES = ("omega", "kappa", "chi", "phi")
+"""Rotations of a goniometer, from its base to the sample."""
+
 _EV_ANGSTROM = 12398.419843320026
 """h·c [eV Å], CODATA 2018 (exact)."""
-
-
-@dataclass(slots=True)
-class Dataset:
-    """A value with attributes; text is stored at fixed length, arrays contiguous."""
-
-    value: str | float | np.generic | npt.NDArray[Any]
-    attributes: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class ExternalLink:
-    """A link to an object of another file in the same folder."""
-
-    file: str
-    path: str
-
-
-@dataclass(slots=True)
-class HardLink:
-    """A second name of an object of the same file."""
-
-    path: str
-
-
-@dataclass(slots=True)
-class Group:
-    """A NeXus group."""
-
-    nx_class: str
-    items: dict[str, Node] = field(default_factory=dict)
-    attributes: dict[str, Any] = field(default_factory=dict)
-
-
-Node = Group | Dataset | ExternalLink | HardLink
 
 
 @dataclass(slots=True)
@@ -85,6 +61,16 @@ class MasterContent:
         Pixel mask in the bits of NXmx (0: good).
     ledger : mapping, optional
         Final counts (`sisockdaq.frames.ledger`).
+    series : sequence of str
+        Names of the sources whose series are in the data files.
+    layout : MasterLayout
+        How the master shows the images.
+    flatfield : ndarray of float32, optional
+        Factors of the pixels.
+    calibration : mapping of name → ndarray
+        What else the detector says of its pixels, such as pedestals.
+    plan : DataFilePlan, optional
+        What is in the data files beside the images.
     """
 
     acquisition: str
@@ -99,6 +85,17 @@ class MasterContent:
     mask: npt.NDArray[np.uint32] | None = None
     ledger: Mapping[str, Any] | None = None
     series: Sequence[str] = ()
+    layout: MasterLayout = "legacy"
+    flatfield: npt.NDArray[Any] | None = None
+    calibration: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+    plan: DataFilePlan | None = None
+
+    @property
+    def rows(self) -> int:
+        """Images that there are; those that were asked for while the acquisition runs."""
+        if self.ended is None and self.frames_requested is not None:
+            return self.frames_requested
+        return sum(rows for _, rows in self.files)
 
 
 def iso_time(seconds: float) -> str:
@@ -117,13 +114,15 @@ def master_tree(content: MasterContent) -> Group:
         "source": _source(content),
         "sample": _sample(content),
         "instrument": _instrument(content),
-        "data": _links(content, "NXdata", IMAGE_PATH),
-        SERIES_PATH.rpartition("/")[2]: _links(content, "NXcollection", SERIES_PATH),
+        "data": _data(content),
+        "series": _series(content),
         "acquisition": _acquisition(content),
     }
-    if content.files:
-        entry.items["data"].attributes["signal"] = "data_000001"  # type: ignore[union-attr]
-    if content.ledger is not None:
+    if content.layout == "vds" and content.plan is not None:
+        virtual_places(entry, content.plan, content.files)
+    if content.layout == "integrated":
+        entry.items["ledger"] = Group("NXcollection", {"json": _ledger_text(content.ledger)})
+    elif content.ledger is not None:
         entry.items["ledger"] = _ledger(content.ledger)
     return Group("NXroot", {"entry": entry}, {"default": "entry", "creator": _software()})
 
@@ -135,49 +134,38 @@ def _software() -> str:
         return "sisockdaq"
 
 
-def _known(meta: Mapping[str, Any], names: Mapping[str, tuple[str, str | None]]) -> dict[str, Node]:
-    """Return a dataset for each key of `names` that `meta` has: key → (dataset name, units)."""
-    found: dict[str, Node] = {}
-    for key, (name, units) in names.items():
-        value = meta.get(key)
-        if value is not None:
-            found[name] = (
-                Dataset(float(value), {"units": units}) if units and _is_number(value) else Dataset(_plain(value))
-            )
-    return found
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, bool):
-        return int(value)
-    if isinstance(value, int | float | str | np.ndarray):
-        return value
-    return np.asarray(value)
-
-
 def _end_times(content: MasterContent) -> dict[str, Node]:
-    if content.ended is not None:
-        stamp = iso_time(content.ended)
-        return {"end_time": Dataset(stamp), "end_time_estimated": Dataset(stamp)}
+    """When it ended, and when it will have ended as far as one can tell.
+
+    An integrated master has the places for both from the beginning, with an empty text while nothing is known.
+    """
+    end = estimate = ""
     frame_time = content.meta.get("frame_time")
-    if content.frames_requested is None or not frame_time:
-        return {}
-    return {"end_time_estimated": Dataset(iso_time(content.started + content.frames_requested * float(frame_time)))}
+    if content.ended is not None:
+        end = estimate = iso_time(content.ended)
+    elif content.frames_requested is not None and frame_time:
+        estimate = iso_time(content.started + content.frames_requested * float(frame_time))
+    texts = {"end_time": end, "end_time_estimated": estimate}
+    if content.layout == "integrated":
+        return {name: Dataset(text, room=_TIME_ROOM) for name, text in texts.items()}
+    return {name: Dataset(text) for name, text in texts.items() if text}
 
 
 def _source(content: MasterContent) -> Group:
-    names = {"source_name": ("name", None), "source_type": ("type", None)}
-    return Group("NXsource", _known(content.meta, names))
+    names = {"source_name": ("name", None), "source_type": ("type", None), "source_current": ("current", "A")}
+    return Group("NXsource", known(content.meta, names))
 
 
 def _sample(content: MasterContent) -> Group:
-    sample = Group("NXsample", _known(content.meta, {"sample_name": ("name", None)}))
+    sample = Group("NXsample", known(content.meta, {"sample_name": ("name", None)}))
     sample.items.setdefault("name", Dataset(content.acquisition))
-    sample.items["depends_on"] = Dataset(".")
+    sample.items.update(known(content.meta, {"sample_temperature": ("temperature", "K")}))
+    axes = _goniometer(content)
+    depends_on = "."
+    if axes:
+        sample.items["transformations"] = Group("NXtransformations", {**axes})
+        depends_on = f"{_GONIOMETER}/{[name for name in axes if name in _AXES][-1]}"
+    sample.items["depends_on"] = Dataset(depends_on)
     cell = content.meta.get("unit_cell")
     if isinstance(cell, Mapping):
         values = np.array([float(cell[key]) for key in ("a", "b", "c", "alpha", "beta", "gamma")])
@@ -185,11 +173,49 @@ def _sample(content: MasterContent) -> Group:
     return sample
 
 
+def _goniometer(content: MasterContent) -> dict[str, Node]:
+    """Return the axes that turn or stand elsewhere than at 0, each with the angle of every image [degree].
+
+    A direction that nobody tells is that of NeXus for a horizontal axis, (-1, 0, 0).
+    """
+    given = content.meta.get("goniometer")
+    if not isinstance(given, Mapping) or not 0 < content.rows <= _MOST_ANGLES:
+        return {}
+    axes: dict[str, Node] = {}
+    on = "."
+    for name in _AXES:
+        about = given.get(name)
+        if not isinstance(about, Mapping):
+            continue
+        start, step = float(about.get("start") or 0.0), float(about.get("increment") or 0.0)
+        if not (math.isfinite(start) and math.isfinite(step)) or start == step == 0.0:
+            continue
+        vector = np.asarray(about.get("axis", (-1.0, 0.0, 0.0)), "<f8")
+        attributes = {
+            "transformation_type": "rotation",
+            "vector": vector if vector.shape == (3,) else np.array([-1.0, 0.0, 0.0]),
+            "offset": np.zeros(3),
+            "depends_on": on,
+            "units": "deg",
+        }
+        axes[name] = Dataset(start + step * np.arange(content.rows), attributes)
+        if step:
+            axes[f"{name}_end"] = Dataset(start + step * np.arange(1, content.rows + 1), {"units": "deg"})
+        on = f"{_GONIOMETER}/{name}"
+    return axes
+
+
 def _instrument(content: MasterContent) -> Group:
-    items = _known(content.meta, {"instrument_name": ("name", None)})
+    items = known(content.meta, {"instrument_name": ("name", None), "time_zone": ("time_zone", None)})
+    items.update(_attenuator(content.meta))
     items["beam"] = _beam(content.meta)
-    items["detector"] = _detector(content)
+    items["detector"] = detector(content, _software())
     return Group("NXinstrument", items)
+
+
+def _attenuator(meta: Mapping[str, Any]) -> dict[str, Node]:
+    found = known(meta, {"attenuator_transmission": ("attenuator_transmission", None)})
+    return {"attenuator": Group("NXattenuator", found)} if found else {}
 
 
 def _beam(meta: Mapping[str, Any]) -> Group:
@@ -205,133 +231,35 @@ def _beam(meta: Mapping[str, Any]) -> Group:
         "incident_energy": ("incident_energy", "eV"),
         "total_flux": ("total_flux", "Hz"),
     }
-    return Group("NXbeam", _known(facts, names))
+    beam = Group("NXbeam", known(facts, names))
+    beam.items.update(known(meta, {"beam_profile": ("profile", None), "flux": ("flux", "Hz/m^2")}))
+    size = meta.get("beam_size")
+    if size is not None:
+        beam.items["incident_beam_size"] = Dataset(np.asarray(size, "<f8"), {"units": "m"})
+    return beam
 
 
-_DETECTOR_FACTS = {
-    "detector_description": ("description", None),
-    "detector_serial_number": ("detector_number", None),
-    "sensor_material": ("sensor_material", None),
-    "sensor_thickness": ("sensor_thickness", "m"),
-    "saturation_value": ("saturation_value", None),
-    "count_time": ("count_time", "s"),
-    "frame_time": ("frame_time", "s"),
-    "beam_center_x": ("beam_center_x", "pixel"),
-    "beam_center_y": ("beam_center_y", "pixel"),
-    "pixel_size_x": ("x_pixel_size", "m"),
-    "pixel_size_y": ("y_pixel_size", "m"),
-    "bit_depth_readout": ("bit_depth_readout", None),
-    "detector_readout_time": ("detector_readout_time", "s"),
-    "threshold_energy": ("threshold_energy", "eV"),
-}
-_CORRECTIONS = {
-    "flatfield_enabled": "flatfield_applied",
-    "countrate_correction_enabled": "countrate_correction_applied",
-    "pixel_mask_enabled": "pixel_mask_applied",
-}
+def _data(content: MasterContent) -> Group:
+    """The images: by links, as one virtual dataset, or nothing where the images themselves are put later."""
+    if content.layout == "legacy":
+        group = Group("NXdata", _links(content, IMAGE_PATH))
+        if content.files:
+            group.attributes["signal"] = "data_000001"
+        return group
+    group = Group("NXdata", attributes={"signal": "data"})
+    if content.layout == "vds" and any(rows for _, rows in content.files):
+        image = content.image
+        pieces = [Piece(name, IMAGE_PATH, rows) for name, rows in content.files]
+        group.items["data"] = VirtualDataset(pieces, image.shape, image.dtype, image.fill_value)
+    return group
 
 
-def _detector(content: MasterContent) -> Group:
-    meta, image = content.meta, content.image
-    facts = dict(meta)
-    if isinstance(facts.get("threshold_energy"), Mapping):
-        facts["threshold_energy"] = next(iter(facts["threshold_energy"].values()), None)
-    items = _known(facts, _DETECTOR_FACTS)
-    distance = detector_distance(meta)
-    if distance is not None:
-        items["distance"] = Dataset(distance, {"units": "m"})
-        items["detector_distance"] = Dataset(distance, {"units": "m"})
-    bits = np.dtype(image.dtype).itemsize * 8
-    items["bit_depth_image"] = Dataset(np.uint32(bits))
-    items.setdefault("bit_depth_readout", Dataset(np.uint32(bits)))
-    items.setdefault("description", Dataset(image.source))
-    items["error_value"] = Dataset(np.dtype(image.dtype).type(image.fill_value))
-    for key, name in _CORRECTIONS.items():
-        items[name] = Dataset(np.uint32(bool(meta.get(key, False))))
-    mask = np.zeros(image.shape, "<u4") if content.mask is None else content.mask.astype("<u4", copy=False)
-    items["pixel_mask"] = Dataset(mask)
-    items["depends_on"] = Dataset(_TRANSLATION)
-    items["transformations"] = _transformations(distance)
-    items["module"] = _module(meta, image)
-    items["detectorSpecific"] = _detector_specific(content)
-    return Group("NXdetector", items)
+def _series(content: MasterContent) -> Group:
+    return Group("NXcollection", {} if content.layout == "integrated" else _links(content, SERIES_PATH))
 
 
-def detector_distance(meta: Mapping[str, Any]) -> float | None:
-    """Return the distance sample to detector [m], from whichever key has it."""
-    if meta.get("detector_distance") is not None:
-        return float(meta["detector_distance"])
-    translation = meta.get("detector_translation")
-    return float(translation[2]) if translation is not None and len(translation) == 3 else None
-
-
-def _transformations(distance: float | None) -> Group:
-    attributes = {
-        "transformation_type": "translation",
-        "vector": np.array([0.0, 0.0, 1.0]),
-        "depends_on": ".",
-        "units": "m",
-    }
-    return Group("NXtransformations", {"translation": Dataset(distance or 0.0, attributes)})
-
-
-def _module(meta: Mapping[str, Any], image: ImagePlan) -> Group:
-    """One module of the whole image; x runs against NeXus' x, y against its y (seen from the source)."""
-    ny, nx = image.shape
-    size_x, size_y = (float(meta.get(key) or 0.0) for key in ("pixel_size_x", "pixel_size_y"))
-    centre_x, centre_y = (float(meta.get(key) or 0.0) for key in ("beam_center_x", "beam_center_y"))
-    offset_path = f"{_DETECTOR}/module/module_offset"
-
-    def direction(value: float, vector: list[float], offset: list[float], depends_on: str) -> Dataset:
-        return Dataset(
-            value,
-            {
-                "transformation_type": "translation",
-                "vector": np.array(vector),
-                "offset": np.array(offset),
-                "depends_on": depends_on,
-                "units": "m",
-            },
-        )
-
-    origin = [centre_x * size_x, centre_y * size_y, 0.0]
-    return Group(
-        "NXdetector_module",
-        {
-            "data_origin": Dataset(np.array([0, 0], "<i4")),
-            "data_size": Dataset(np.array([ny, nx], "<i4")),
-            "data_stride": Dataset(np.array([1, 1], "<i4")),
-            "fast_pixel_direction": direction(size_x, [-1.0, 0.0, 0.0], [0.0] * 3, offset_path),
-            "slow_pixel_direction": direction(size_y, [0.0, -1.0, 0.0], [0.0] * 3, offset_path),
-            "module_offset": direction(0.0, [1.0, 0.0, 0.0], origin, _TRANSLATION),
-        },
-    )
-
-
-def _detector_specific(content: MasterContent) -> Group:
-    ny, nx = content.image.shape
-    rows = sum(rows for _, rows in content.files)
-    images = rows if content.ended is not None or content.frames_requested is None else content.frames_requested
-    return Group(
-        "NXcollection",
-        {
-            "nimages": Dataset(np.uint32(images)),
-            "ntrigger": Dataset(np.uint32(1)),
-            "x_pixels_in_detector": Dataset(np.uint32(nx)),
-            "y_pixels_in_detector": Dataset(np.uint32(ny)),
-            "nimages_collected": Dataset(np.uint32(content.images_written)),
-            "nimages_written": Dataset(np.uint32(content.images_written)),
-            "pixel_mask": HardLink(f"{_DETECTOR}/pixel_mask"),
-            "software_version": Dataset(_software()),
-        },
-    )
-
-
-def _links(content: MasterContent, nx_class: str, target: str) -> Group:
-    links: dict[str, Node] = {
-        f"data_{number:06d}": ExternalLink(name, target) for number, (name, _) in enumerate(content.files, 1)
-    }
-    return Group(nx_class, links)
+def _links(content: MasterContent, target: str) -> dict[str, Node]:
+    return {f"data_{number:06d}": ExternalLink(name, target) for number, (name, _) in enumerate(content.files, 1)}
 
 
 def _acquisition(content: MasterContent) -> Group:
@@ -347,8 +275,9 @@ def _acquisition(content: MasterContent) -> Group:
             "images_written": Dataset(np.int64(content.images_written)),
             "started": Dataset(content.started, {"units": "s"}),
             "ended": Dataset(float("nan") if content.ended is None else content.ended, {"units": "s"}),
-            "end_reason": Dataset(content.end_reason),
-            "meta": Dataset(json.dumps(dict(content.meta), default=str)),
+            "end_reason": Dataset(content.end_reason, room=_REASON_ROOM if content.layout == "integrated" else 0),
+            "layout": Dataset(content.layout),
+            "meta": Dataset(json.dumps(dict(content.meta), default=_described)),
         },
     )
 
@@ -358,6 +287,21 @@ def _ledger(ledger: Mapping[str, Any]) -> Group:
     group = Group("NXcollection", _numbers(ledger))
     group.items["json"] = Dataset(json.dumps(dict(ledger), default=str))
     return group
+
+
+def _ledger_text(ledger: Mapping[str, Any] | None) -> Dataset:
+    """Return the ledger as text in a place of fixed size."""
+    text = "" if ledger is None else json.dumps(dict(ledger), default=str)
+    if len(text.encode()) > _LEDGER_ROOM:
+        text = json.dumps({"too_large_for_this_file": len(text)})
+    return Dataset(text, room=_LEDGER_ROOM)
+
+
+def _described(value: Any) -> Any:
+    """Return what JSON can say of a value that is not of its kinds: large arrays are in the file as datasets."""
+    if isinstance(value, np.ndarray):
+        return value.tolist() if value.size <= 64 else f"array of {value.dtype} {value.shape}"
+    return value.item() if isinstance(value, np.generic) else str(value)
 
 
 def _numbers(tree: Mapping[str, Any]) -> dict[str, Node]:

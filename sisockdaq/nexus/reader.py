@@ -40,6 +40,7 @@ __all__ = [
     "MasterSummary",
     "SourceSummary",
     "file_state",
+    "holds_images",
     "read_master",
 ]
 
@@ -145,23 +146,40 @@ def read_master(path: Path) -> MasterSummary:
         When it is missing, broken, or not one of ours.
     """
     with reading(path), open_hdf5(path) as hdf5:
-        about, links = hdf5["/entry/acquisition"], hdf5["/entry/data"]
-        files = [links.get(name, getlink=True) for name in sorted(links)]
+        about = hdf5["/entry/acquisition"]
         requested, ended = int(about["frames_requested"][()]), float(about["ended"][()])
-        ledger = hdf5.get("/entry/ledger/json")
+        ledger = as_text(hdf5["/entry/ledger/json"]) if "/entry/ledger/json" in hdf5 else ""
         return MasterSummary(
             path=path,
             acquisition=as_text(about["name"]),
             source=as_text(about["source"]),
-            files=tuple(link.filename for link in files if isinstance(link, h5py.ExternalLink)),
+            files=_files(hdf5, path),
             frames_requested=None if requested < 0 else requested,
             images_written=int(about["images_written"][()]),
             started=float(about["started"][()]),
             ended=None if math.isnan(ended) else ended,
             end_reason=as_text(about["end_reason"]),
-            ledger=json.loads(as_text(ledger)) if ledger is not None else None,
+            ledger=json.loads(ledger) if ledger else None,
             meta=json.loads(as_text(about["meta"])),
         )
+
+
+def _files(hdf5: h5py.File, path: Path) -> tuple[str, ...]:
+    """Return the names of the files that hold the images: that of the master itself where it does."""
+    if holds_images(hdf5):
+        return (path.name,)
+    links = hdf5[SERIES_PATH]
+    found = [links.get(name, getlink=True) for name in sorted(links)]
+    return tuple(link.filename for link in found if isinstance(link, h5py.ExternalLink))
+
+
+def holds_images(hdf5: h5py.File) -> bool:
+    """Whether a master file holds the images itself, or only shows those of other files."""
+    group = hdf5.get("/entry/data")
+    if group is None or not isinstance(group.get("data", getlink=True), h5py.HardLink):
+        return False
+    found = group["data"]
+    return isinstance(found, h5py.Dataset) and not found.is_virtual
 
 
 class DataFileReader:
