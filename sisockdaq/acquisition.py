@@ -16,7 +16,7 @@ whatever happens in between; each wait has a deadline; stop may be called at any
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -35,6 +35,7 @@ __all__ = [
     "Drained",
     "Event",
     "FirstFrame",
+    "FramesCome",
     "Instruction",
     "OpenFiles",
     "Record",
@@ -49,6 +50,7 @@ __all__ = [
     "StopSource",
     "Tick",
     "WriteFailed",
+    "WriterEnds",
     "WriterState",
 ]
 
@@ -76,6 +78,7 @@ class AcquisitionState(StrEnum):
     """How far the current or last acquisition is."""
 
     WAITING_IMAGES = "WAITING_IMAGES"
+    ACQUIRING_IMAGES = "ACQUIRING_IMAGES"
     WRITING = "WRITING"
     FLUSHING_IMAGES = "FLUSHING_IMAGES"
     FINISHED = "FINISHED"
@@ -84,25 +87,38 @@ class AcquisitionState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What was asked for: a name, a number of frames (None: until stopped), a folder, facts for the file."""
+    """What was asked for: a name, a number of frames (None: until stopped), a folder, facts for the file.
+
+    ``output_file`` is the very path of the master file, instead of a name's; ``run_id`` is the asker's own mark;
+    ``user_id`` is whose the files are to be (None: the writer's own user).
+    """
 
     acquisition: str
     frames: int | None = None
     directory: str | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
+    run_id: int | str | None = None
+    output_file: str | None = None
+    user_id: int | None = None
 
 
 @dataclass(slots=True)
 class Record:
-    """An acquisition, running or over. Times are UNIX seconds, None while not known."""
+    """An acquisition, running or over. Times are UNIX seconds, None while not known.
+
+    ``frames_taken`` came to be written, ``frames_written`` are in the files; ``master`` and ``files`` are their paths.
+    """
 
     request: Request
     state: AcquisitionState = AcquisitionState.WAITING_IMAGES
     message: str = ""
     started: float | None = None
     ended: float | None = None
+    frames_taken: int = 0
     frames_written: int = 0
     files_closed: int = 0
+    master: str | None = None
+    files: list[str] = field(default_factory=list)
     ledger: dict[str, Any] | None = None
 
 
@@ -117,8 +133,13 @@ class SourceStarted:
 
 
 @dataclass(frozen=True, slots=True)
+class FramesCome:
+    """Frames of the acquisition come; none is in a file yet."""
+
+
+@dataclass(frozen=True, slots=True)
 class FirstFrame:
-    """The first frame of the acquisition has come."""
+    """The first frame of the acquisition is in its file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,11 +187,30 @@ class Settled:
 
 
 @dataclass(frozen=True, slots=True)
+class WriterEnds:
+    """The writer itself is about to end, and can wait for nobody."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time has passed."""
 
 
-Event = SourceStarted | FirstFrame | SourceEnded | SourceLost | StopRequested | WriteFailed | Drained | Settled | Tick
+Event = (
+    SourceStarted
+    | FramesCome
+    | FirstFrame
+    | SourceEnded
+    | SourceLost
+    | StopRequested
+    | WriteFailed
+    | Drained
+    | Settled
+    | WriterEnds
+    | Tick
+)
 
 
 # Instructions: what the owner is to do, in the order given.
@@ -232,6 +272,7 @@ Instruction = OpenFiles | ArmSource | StopSource | Drain | Abandon | SendReport 
 
 class _Phase(StrEnum):
     READY = "ready"
+    LEFT = "left"  # by a writer that died; whether the source goes on with it is not known yet
     ARMED = "armed"
     RUNNING = "running"
     DRAINING = "draining"
@@ -305,17 +346,49 @@ class AcquisitionMachine:
             When one is under way.
         """
         self.check_ready()
-        self.current = Record(request, started=now)
-        self._enter(_Phase.ARMED, now)
-        self._stop_asked, self._frames_expected, self._failure = None, None, ""
-        self._source, self._reported = _Source.AT_WORK, False
+        self._begin(Record(request, started=now), _Phase.ARMED, now)
         return [OpenFiles(request), ArmSource(request)]
 
-    def resume(self, request: Request, now: float) -> list[Instruction]:
+    @property
+    def left(self) -> Record | None:
+        """The acquisition that a writer left by its death, until it is resumed or recovered."""
+        return self.current if self._phase is _Phase.LEFT else None
+
+    def leave(self, record: Record) -> None:
+        """Take over the acquisition that was under way when an earlier life of this writer died; see `left`."""
+        self.check_ready()
+        self._begin(record, _Phase.LEFT, record.started or 0.0)
+
+    def resume(self, record: Record, now: float) -> list[Instruction]:
         """Take up an acquisition that is under way at its source, after the death of the process that began it."""
-        self.start(request, now)
-        self._enter(_Phase.RUNNING, now)
-        return [OpenFiles(request, resume=True)]
+        self._take_over(record, now)
+        return [OpenFiles(record.request, resume=True)]
+
+    def recover(self, record: Record, reason: str, now: float) -> list[Instruction]:
+        """Close the books of an acquisition that the source has ended while the process that began it was dead.
+
+        What is in its files is kept; it is recorded as failed, for `reason`.
+        """
+        self._take_over(record, now)
+        self._failure, self._source = reason, _Source.GONE
+        return [OpenFiles(record.request, resume=True), *self._drain(record, now)]
+
+    def _take_over(self, record: Record, now: float) -> None:
+        if self.left is None:
+            self.check_ready()
+        self._begin(record, _Phase.RUNNING, now)
+
+    def _begin(self, record: Record, phase: _Phase, now: float) -> None:
+        self.current = record
+        self._enter(phase, now)
+        self._stop_asked, self._frames_expected, self._failure = None, None, ""
+        self._source, self._reported = _Source.AT_WORK, False
+
+    def remember(self, records: Iterable[Record]) -> None:
+        """Take over what an earlier life of this writer has recorded, newest first."""
+        self.history.extend(records)
+        if self.current is None and self.history:
+            self.current = self.history[0]
 
     def refused(self) -> None:
         """Take a start back whose `OpenFiles` failed: nothing was begun, and nothing is recorded."""
@@ -325,12 +398,15 @@ class AcquisitionMachine:
     def handle(self, event: Event, now: float) -> list[Instruction]:
         """Take an event; return what is to be done now. Events that mean nothing in this state are passed over."""
         record = self.current
-        if record is None or self._phase is _Phase.READY:
+        if record is None or self._phase in (_Phase.READY, _Phase.LEFT):
             return []
         match event:
             case SourceStarted(acquisition) if acquisition == record.request.acquisition:
                 if self._phase is _Phase.ARMED:
                     self._enter(_Phase.RUNNING, now)
+            case FramesCome() if self.taking_frames:
+                if record.state is AcquisitionState.WAITING_IMAGES:
+                    record.state = AcquisitionState.ACQUIRING_IMAGES
             case FirstFrame() if self.taking_frames:
                 record.state = AcquisitionState.WRITING
             case SourceEnded(acquisition, reason, expected) if acquisition == record.request.acquisition:
@@ -347,6 +423,8 @@ class AcquisitionMachine:
                 if self._phase is _Phase.SETTLING:
                     return self._finish(record, ledger, now)
                 record.ledger = dict(ledger)
+            case WriterEnds(reason):
+                return self._writer_ends(record, reason, now)
             case Tick():
                 return self._deadlines(record, now)
         return []
@@ -394,6 +472,15 @@ class AcquisitionMachine:
         if self.taking_frames or (first and self._phase is _Phase.DRAINING):
             return [*stop, *self._drain(record, now, abandon=True)]
         return stop
+
+    def _writer_ends(self, record: Record, reason: str, now: float) -> list[Instruction]:
+        """End at once. Files that are closed already need no more than their master; an open end is a failure."""
+        stop = self._stop(record, now, failed=True)
+        self._source = _Source.GONE
+        if self._phase is _Phase.SETTLING:
+            return [*stop, *self._finish(record, record.ledger, now)]
+        self._failure = self._failure or reason
+        return [*stop, *self._drain(record, now, abandon=True)]
 
     def _drained(self, record: Record, written: int, closed: int, now: float) -> list[Instruction]:
         record.frames_written, record.files_closed = written, closed

@@ -1,7 +1,8 @@
 """The file writer as a node: acquisitions are started and stopped over WAMP, and shown while they run.
 
 The work is done by `sisockdaq.nexus.engine`; this node gives it the site's sources and facts, offers ``start``,
-``stop`` and ``status`` to the role control, and publishes progress and closed files.
+``stop``, ``status``, ``log``, ``get_config`` and ``set_config`` to the role control, and publishes progress and
+closed files.
 
 With ``record:`` it also records series of other nodes (`sisockdaq.recording`), all the time and apart from any
 acquisition. A writer that is only to do this needs no detector.
@@ -19,7 +20,6 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from sisockdaq.acquisition import Request
 from sisockdaq.base import DataNodeServer
 from sisockdaq.errors import ConfigurationError
 from sisockdaq.frames import Consumer, make_consumer
@@ -27,6 +27,7 @@ from sisockdaq.nexus.engine import WriterEngine
 from sisockdaq.nexus.facts import detector_facts, geometry_facts, site_mask
 from sisockdaq.nexus.fileset import ClosedFile
 from sisockdaq.nexus.options import EngineOptions
+from sisockdaq.nexus.requests import checked_request, checked_user
 from sisockdaq.recording import LOOK, Recorder, RecordingOptions
 
 __all__ = ["FileWriter"]
@@ -77,6 +78,14 @@ class FileWriter(DataNodeServer):
         flush_interval: float = Field(
             1.0, gt=0, le=60, description="Time between flushes [s]: what the death of the process may cost."
         )
+        allowed: list[Path] = Field(
+            [],
+            description="Folders below which an acquisition's output_file may lie, relative to the data root. Default: "
+            "the writer's own directory.",
+        )
+        writer_user_id: int | None = Field(
+            None, ge=0, description="User id whose the files are; takes a writer run by root. Default: its own user."
+        )
         overwrite: bool = Field(False, description="Whether files of the same name give way, or refuse a start.")
         record: list[str] = Field(
             [],
@@ -95,6 +104,9 @@ class FileWriter(DataNodeServer):
         self.register_control("start", self.start, in_thread=True)
         self.register_control("stop", self.stop, in_thread=True)
         self.register_control("status", self.status)
+        self.register_control("log", self.recorded_acquisitions, in_thread=True)
+        self.register_control("get_config", self.get_config)
+        self.register_control("set_config", self.set_config)
         if self.options.record:
             self._declare_recording()
             options = self.options
@@ -137,19 +149,39 @@ class FileWriter(DataNodeServer):
 
     def start(
         self,
-        acquisition: str,
+        acquisition: str | None = None,
         frames: int | None = None,
         directory: str | None = None,
         meta: Mapping[str, Any] | None = None,
+        run_id: int | str | None = None,
+        output_file: str | None = None,
+        user_id: int | None = None,
     ) -> dict[str, Any]:
         """Begin an acquisition of `frames` frames (None: until it is stopped); return the status.
+
+        Parameters
+        ----------
+        acquisition : str, optional
+            Its name; default that of `output_file`.
+        frames : int, optional
+        directory : str, optional
+            Folder below the writer's own.
+        meta : mapping, optional
+            Facts for the file, JSON-able.
+        run_id : int or str, optional
+            The caller's own mark; default the time in nanoseconds.
+        output_file : str, optional
+            Absolute path that the master file gets, instead of one made of the name.
+        user_id : int, optional
+            Whose the files are; default ``writer_user_id``.
 
         Raises
         ------
         AcquisitionRefused
             With every obstacle at once.
         """
-        return self._running().start(Request(acquisition, frames, directory, dict(meta or {})))
+        request = checked_request(acquisition, frames, directory, meta, run_id, output_file, user_id)
+        return self._running().start(request)
 
     def stop(self) -> dict[str, Any]:
         """End the acquisition under way, if there is one; return the status."""
@@ -158,6 +190,25 @@ class FileWriter(DataNodeServer):
     def status(self) -> dict[str, Any]:
         """Return how far the current or last acquisition is."""
         return self._running().status()
+
+    def recorded_acquisitions(self, n: int = 100) -> list[dict[str, Any]]:
+        """Return the newest acquisitions that have ended, newest first, failed ones included, kept over restarts."""
+        return self._running().log(n)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the writer's part of std-daq's configuration."""
+        return {"writer_user_id": self._running().user_id}
+
+    def set_config(self, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """Change the writer's part of std-daq's configuration, for acquisitions from now on; return it.
+
+        Raises
+        ------
+        ConfigurationError
+            With every reason at once; nothing was changed then.
+        """
+        self._running().user_id = checked_user(changes, self._running().user_id)
+        return self.get_config()
 
     def _running(self) -> WriterEngine:
         if self.engine is None and self.recorder is not None and not self._writes_images():
@@ -201,6 +252,9 @@ class FileWriter(DataNodeServer):
             overwrite=options.overwrite,
             meta=facts,
             mask=mask,
+            allowed=[self._folder(place) for place in options.allowed],
+            user_id=options.writer_user_id,
+            journal=self.state.path / f"acquisitions-{self.name}.sqlite" if self.state is not None else None,
         )
         self.engine = WriterEngine(
             engine,
@@ -212,7 +266,9 @@ class FileWriter(DataNodeServer):
         self.every(1.0, self._heartbeat)
 
     def _root(self) -> Path:
-        directory: Path = self.options.directory
+        return self._folder(self.options.directory)
+
+    def _folder(self, directory: Path) -> Path:
         if self.site is not None:
             return Path(self.site.resolve_output(directory))
         return (self.state.data / directory if self.state is not None else directory).absolute()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
 from sisockdaq.frames.messages import Description
 from sisockdaq.nexus.fileset import existing_files
-from sisockdaq.nexus.layout import ImagePlan, master_name
+from sisockdaq.nexus.identity import may_write
+from sisockdaq.nexus.layout import ImagePlan
+from sisockdaq.nexus.placing import Place
 
 __all__ = [
     "ASSUMED_RATIO",
@@ -31,16 +32,17 @@ def existing_folder(folder: Path) -> Path:
     return next(place for place in (folder, *folder.parents) if place.exists())
 
 
-def folder_obstacles(folder: Path, prefix: str, *, overwrite: bool) -> list[str]:
-    """Return why files of that prefix cannot be made in `folder`."""
-    found = []
+def folder_obstacles(place: Place, *, overwrite: bool, user_id: int | None = None) -> list[str]:
+    """Return why files cannot be made at that place, by that user (None: the writer's own)."""
+    found, folder = [], place.folder
     nearest = existing_folder(folder)
     if not nearest.is_dir():
         found.append(f"{nearest} is not a folder   → use another directory")
-    elif not os.access(nearest, os.W_OK | os.X_OK):
-        found.append(f"{nearest} is not writable   → change its owner or mode, or use another directory")
-    if not overwrite and (files := existing_files(folder, prefix)):
-        shown = master_name(prefix) if folder / master_name(prefix) in files else files[0].name
+    elif not may_write(nearest, user_id):
+        who = "" if user_id is None else f" for user {user_id}"
+        found.append(f"{nearest} is not writable{who}   → change its owner or mode, or use another directory")
+    if not overwrite and (files := existing_files(folder, place.prefix, place.master)):
+        shown = place.master if place.path in files else files[0].name
         found.append(f"{shown} exists in {folder}   → choose another name, or set overwrite in the writer's options")
     return found
 

@@ -17,8 +17,8 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
-from dataclasses import dataclass
+from concurrent.futures import CancelledError, Future
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sisockdaq import acquisition as life
@@ -27,6 +27,7 @@ from sisockdaq.frames.bus import Consumer
 from sisockdaq.frames.messages import Attached, Description, Detached, End, Mark, Report, Settled, Start, Stop
 from sisockdaq.nexus.checks import folder_obstacles, request_obstacles, space_obstacle
 from sisockdaq.nexus.fileset import AcquisitionFiles, ClosedFile
+from sisockdaq.nexus.identity import user_obstacle, writing_as
 from sisockdaq.nexus.intake import (
     RESULTS_QUEUED,
     FrameCame,
@@ -36,12 +37,14 @@ from sisockdaq.nexus.intake import (
     ResultCame,
     ResultsIntake,
 )
-from sisockdaq.nexus.layout import DataFilePlan, ImagePlan, ResultsPlan, resolve_prefix
+from sisockdaq.nexus.journal import Journal, Unfinished, public_record
+from sisockdaq.nexus.layout import DataFilePlan, ImagePlan, ResultsPlan
 from sisockdaq.nexus.nxmx import MasterContent
 from sisockdaq.nexus.options import EngineOptions
 from sisockdaq.nexus.packing import PackedFrame, Packer
+from sisockdaq.nexus.placing import Place, find_place
 from sisockdaq.nexus.progress import Progress, record_status
-from sisockdaq.nexus.resuming import arm, left_behind
+from sisockdaq.nexus.resuming import LEFT_REASON, arm, ledger_of_files, left_behind
 
 __all__ = ["WriterEngine"]
 
@@ -51,8 +54,14 @@ _TICK = 0.1
 _RESUME_WAIT = 2.0
 """Time that sources of results get to attach before an acquisition is taken up again [s]; frames are lost meanwhile."""
 
+_RECOVER_WAIT = 5.0
+"""Time that the source gets to say whether it still goes on with what a dead writer left, before that is closed [s]."""
+
 _DRAIN_WAIT = 5.0
 """Time for the last results after the last image [s]; well within the time a source waits for reports."""
+
+_END_WAIT = 5.0
+"""Time to close the files of the acquisition under way when the writer ends [s]."""
 
 _log = logging.getLogger(__name__)
 
@@ -93,7 +102,15 @@ class WriterEngine:
         on_file: Callable[[str, ClosedFile], None] | None = None,
     ) -> None:
         self.options = options
+        self.user_id = options.user_id
+        """Whose the files of the next acquisitions are, where a request does not say; None: the writer's own user."""
         self.machine = life.AcquisitionMachine()
+        self._journal = Journal(options.journal)
+        self.machine.remember(self._journal.newest(life.HISTORY))
+        self._unfinished = self._journal.left_behind()
+        if self._unfinished:
+            self.machine.leave(self._unfinished[-1].record)
+        self._recover_by = time.monotonic() + _RECOVER_WAIT
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._room = threading.BoundedSemaphore(RESULTS_QUEUED)
         self._images = ImageIntake(images, self._queue.put)
@@ -105,9 +122,11 @@ class WriterEngine:
         self._descriptions: dict[str | None, Description] = {}
         self._under_way: str | None = None
         self._left_behind: life.Request | None = None
+        self._recovering: Unfinished | None = None
         self._begun: Future[dict[str, Any]] = Future()  # of the newest start
         self._resume_by = 0.0
         self._files: AcquisitionFiles | None = None
+        self._as_user: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
         self._packer: Packer | None = None
         self._drain_until: float | None = None
         self._drain_expected: int | None = None
@@ -131,12 +150,20 @@ class WriterEngine:
 
     def close(self, timeout: float = 10.0) -> None:
         """Close the files in order, whatever is under way, and end all threads."""
+        self._end_in_order()
         for intake in (self._images, *self._results.values()):
             intake.stop()
         self._stopping.set()
         self._thread.join(timeout)
         if self._packer is not None:
             self._packer.close()
+        self._journal.close()
+
+    def _end_in_order(self) -> None:
+        """End the acquisition under way, and tell its source while there still is somebody who can."""
+        if self._thread.is_alive():
+            with contextlib.suppress(TimeoutError, CancelledError):
+                self._call(lambda: self._handle(life.WriterEnds("the writer was stopped")), _END_WAIT)
 
     def start(self, request: life.Request, timeout: float = 10.0) -> dict[str, Any]:
         """Begin an acquisition; return the status once the source has begun too: its next frame is the first.
@@ -156,9 +183,14 @@ class WriterEngine:
         """Return what is known of the current or last acquisition.
 
         ``{"state", "acquisition", "acquisition_state", "message", "frames", "frames_written", "bytes_written",
-        "rate", "data_rate", "time_left", "queue", "files", "started", "ended", "ledger", …}``
+        "rate", "data_rate", "time_left", "queue", "files", "master", "started", "ended", "ledger", "run_id",
+        "record", …}``; ``record`` is the acquisition as std-daq has it (`journal.record_object`).
         """
         return dict(self._status)
+
+    def log(self, most: int = 100) -> list[dict[str, Any]]:
+        """Return the newest acquisitions that have ended, newest first, failed ones included (`public_record`)."""
+        return [public_record(record) for record in self._journal.newest(max(0, int(most)))]
 
     @property
     def sources(self) -> list[str]:
@@ -240,12 +272,14 @@ class WriterEngine:
 
     def _start(self, request: life.Request) -> Future[dict[str, Any]]:
         self.machine.check_ready()
+        request = self._completed(request)
         self._refuse_obstacles(request)
         instructions = self.machine.start(request, time.time())
         try:
             self._carry_out(instructions)
         except SisockdaqError as error:
             self.machine.refused()
+            self._journal.forget()
             self._files = None
             self._announce()
             raise AcquisitionRefused(
@@ -258,37 +292,88 @@ class WriterEngine:
         source = self._descriptions.get(None)
         mask = self.options.mask
         reasons = request_obstacles(request.frames, source, self._under_way, None if mask is None else mask.shape)
+        user = user_obstacle(request.user_id)
+        reasons += [user] if user else []
         try:
-            folder, prefix = resolve_prefix(self.options.root, request.acquisition, request.directory)
+            place = self._place(request)
         except AcquisitionRefused as error:
             reasons.append(str(error))
         else:
-            reasons += folder_obstacles(folder, prefix, overwrite=self.options.overwrite)
+            writing_user = None if user else request.user_id
+            reasons += folder_obstacles(place, overwrite=self.options.overwrite, user_id=writing_user)
             if source is not None and len(source.shape) == 2:
                 image = ImagePlan.from_description(source, self.options.compression)
-                obstacle = space_obstacle(folder, image, request.frames, self._progress.ratio)
+                obstacle = space_obstacle(place.folder, image, request.frames, self._progress.ratio)
                 reasons += [obstacle] if obstacle else []
         if reasons:
             raise AcquisitionRefused(f"cannot start {request.acquisition}", reasons=reasons)
 
+    def _completed(self, request: life.Request) -> life.Request:
+        """Fill in what was left to the writer: the mark of the run, and whose the files are."""
+        return replace(
+            request,
+            run_id=time.time_ns() if request.run_id is None else request.run_id,
+            user_id=self.user_id if request.user_id is None else request.user_id,
+        )
+
+    def _place(self, request: life.Request) -> Place:
+        return find_place(self.options.root, self.options.allowed or [self.options.root], request)
+
     def _resume(self, now: float) -> None:
         """Take up what an earlier life of this writer left behind, once results are attached or were waited for."""
         request = self._left_behind
-        waiting = self._results.keys() - self._descriptions.keys() and now < self._resume_by
-        if request is None or waiting or self.machine.state is not life.WriterState.READY:
+        if self.machine.state is not life.WriterState.READY and self.machine.left is None:
+            return
+        if request is None:
+            if self._unfinished and (None in self._descriptions or now > self._recover_by):
+                self._recover(len(self._unfinished))
+            return
+        if self._results.keys() - self._descriptions.keys() and now < self._resume_by:
             return
         self._left_behind = None
-        try:
-            self._carry_out(self.machine.resume(request, time.time()))
+        newest = self._unfinished[-1].record if self._unfinished else None
+        is_that = newest is not None and newest.request.acquisition == request.acquisition
+        self._recover(len(self._unfinished) - is_that)
+        self._unfinished.clear()
+        if not is_that and self._has_ended(request):
+            self._images.request(Stop(request.acquisition, "failed"))
+            return
+        record = newest if newest is not None and is_that else life.Record(request, started=time.time())
+        self._try_files(self.machine.resume(record, time.time()), "cannot be taken up again")
+        if self.machine.taking_frames:
             self._want(request.acquisition)
             self._progress.note("taken up again after the writer's restart")
+
+    def _has_ended(self, request: life.Request) -> bool:
+        """Whether an earlier life of this writer has closed the books of that very run."""
+        mark = request.acquisition, request.run_id
+        return any((each.request.acquisition, each.request.run_id) == mark for each in self.machine.history)
+
+    def _recover(self, count: int) -> None:
+        """Close the books of the oldest acquisitions that no writer has closed, from their files alone."""
+        for _ in range(count):
+            left = self._unfinished.pop(0)
+            _log.warning("%s: %s", left.record.request.acquisition, LEFT_REASON)
+            self._recovering = left
+            try:
+                self._try_files(self.machine.recover(left.record, LEFT_REASON, time.time()), "cannot be closed")
+            finally:
+                self._recovering = None
+
+    def _try_files(self, instructions: list[life.Instruction], what: str) -> None:
+        """Go on with files that are there; what cannot be read ends the acquisition, with the reason."""
+        assert self.machine.current is not None
+        name = self.machine.current.request.acquisition
+        try:
+            self._carry_out(instructions)
         except (SisockdaqError, OSError) as error:
-            _log.error("%s cannot be taken up again: %s", request.acquisition, error)
-            self.machine.refused()
+            _log.error("%s %s: %s", name, what, error)
             self._files = None
+            self._handle(life.WriterEnds(f"its files {what}: {error}"))
 
     def _stop(self) -> dict[str, Any]:
-        if self.machine.state is life.WriterState.READY and self._under_way is not None:
+        idle = self.machine.state is life.WriterState.READY or self.machine.left is not None
+        if idle and self._under_way is not None:
             self._images.request(Stop(self._under_way))
         self._handle(life.StopRequested())
         return self._snapshot()
@@ -297,6 +382,8 @@ class WriterEngine:
 
     def _frame(self, packed: PackedFrame) -> None:
         try:
+            self._progress.taken += 1
+            self._handle(life.FramesCome())
             payload = packed.payload.result()
             index, frames = packed.header.index, self.machine.current.request.frames if self.machine.current else None
             if payload is None:
@@ -304,7 +391,8 @@ class WriterEngine:
             elif self._files is None or not self.machine.taking_frames or (frames is not None and index >= frames):
                 self._progress.discarded += 1
             else:
-                self._files.write_image(index, payload, packed.header, packed.packet_mask, now=time.monotonic())
+                with self._as_user:
+                    self._files.write_image(index, payload, packed.header, packed.packet_mask, now=time.monotonic())
                 self._progress.wrote(packed.header, payload.nbytes)
                 if self._progress.frames == 1:
                     self._handle(life.FirstFrame())
@@ -364,11 +452,11 @@ class WriterEngine:
     # Files.
 
     def _open(self, request: life.Request, *, resume: bool) -> None:
-        source = self._descriptions[None]
-        image = ImagePlan.from_description(source, self.options.compression)
-        attached = [self._descriptions[name] for name in self._results if name in self._descriptions]
+        setting = self._setting(request, resume=resume)
+        source = setting.image
+        image = ImagePlan.from_description(source, setting.compression)
         plan = DataFilePlan(
-            self.options.images_per_file, image, tuple(ResultsPlan.from_description(each) for each in attached)
+            setting.images_per_file, image, tuple(ResultsPlan.from_description(each) for each in setting.results)
         )
         content = MasterContent(
             request.acquisition,
@@ -378,22 +466,51 @@ class WriterEngine:
             started=time.time(),
             mask=self.options.mask,
         )
-        folder, prefix = resolve_prefix(self.options.root, request.acquisition, request.directory)
+        place = self._place(request)
+        setting.record.master = os.fspath(place.path)
         self._progress.begin(request.frames, time.monotonic())
         self._results_written = dict.fromkeys(self._results, 0)
-        for name in sorted(self._results.keys() - self._descriptions.keys()):
+        for name in sorted(self._results.keys() - {each.source for each in setting.results}):
             self._progress.note(f"without results of {name}: it is not attached")
-        self._files = AcquisitionFiles(
-            folder,
-            prefix,
-            plan,
-            content,
-            overwrite=self.options.overwrite,
-            resume=resume,
-            on_closed=self._file_closed,
-        )
+        self._as_user = writing_as(request.user_id)
+        with self._as_user:
+            self._files = AcquisitionFiles(
+                place.folder,
+                place.prefix,
+                plan,
+                content,
+                master=place.master,
+                overwrite=self.options.overwrite,
+                resume=resume,
+                on_closed=self._file_closed,
+            )
+        if resume:
+            self._go_on_with(self._files)
         self._prepare_packer(image)
         self._next_commit = time.monotonic() + self.options.flush_interval
+
+    def _setting(self, request: life.Request, *, resume: bool) -> Unfinished:
+        """Return how the files are laid out, and note it in the journal: as it was, for what a dead writer left."""
+        record = self.machine.current
+        assert record is not None
+        if self._recovering is not None:
+            self._journal.take_up(request.acquisition)
+            return replace(self._recovering, record=record)
+        attached = [self._descriptions[name] for name in self._results if name in self._descriptions]
+        options = self.options
+        setting = Unfinished(record, options.images_per_file, options.compression, self._descriptions[None], attached)
+        if not (resume and self._journal.take_up(request.acquisition)):
+            self._journal.begin(setting)
+        return setting
+
+    def _go_on_with(self, files: AcquisitionFiles) -> None:
+        """Count from what is in the files of an earlier life on."""
+        self._progress.begin(
+            self._progress.wanted, time.monotonic(), written=files.images, reached=files.next_index, size=0
+        )
+        if self._recovering is not None:
+            for name in files.results:
+                files.results_ended(name)
 
     def _prepare_packer(self, image: ImagePlan) -> None:
         packer = self._packer
@@ -419,7 +536,8 @@ class WriterEngine:
             return
         self._drain_until = None
         try:
-            self._files.finish(self._drain_expected)
+            with self._as_user:
+                self._files.finish(self._drain_expected)
         except (SisockdaqError, ValueError, OSError) as error:
             self._handle(life.WriteFailed(str(error)))
             return
@@ -428,7 +546,8 @@ class WriterEngine:
     def _abandon(self) -> None:
         self._drain_until = None
         if self._files is not None:
-            self._files.abandon()
+            with self._as_user:
+                self._files.abandon()
         self._drained()
 
     def _drained(self) -> None:
@@ -441,23 +560,32 @@ class WriterEngine:
 
     def _seal(self, reason: str, ledger: Mapping[str, Any] | None) -> None:
         record = self.machine.current
-        if self._files is None or record is None:
-            return
-        if ledger is None:
-            counts = {"frames_written": self._files.images, "files_closed": len(self._files.closed)}
-            ledger = record.ledger = self._progress.own_ledger(record.request.acquisition, self.options.name, counts)
-        try:
-            self._files.seal(ended=time.time(), reason=reason, ledger=ledger)
-        except (SisockdaqError, OSError) as error:
-            _log.error("the master file could not be finished: %s", error)
-            self._progress.note(f"the master file could not be finished: {error}")
+        assert record is not None
+        if self._files is not None:
+            try:
+                with self._as_user:
+                    if ledger is None:
+                        ledger = record.ledger = self._own_ledger(self._files, record.request.acquisition)
+                    self._files.seal(ended=record.ended or time.time(), reason=reason, ledger=ledger)
+            except (SisockdaqError, OSError) as error:
+                _log.error("the master file could not be finished: %s", error)
+                if record.state is not life.AcquisitionState.FAILED:
+                    record.state = life.AcquisitionState.FAILED
+                    record.message = f"ERROR: the master file could not be finished: {error}"
+        self._snapshot()
+        self._journal.end(record)
+
+    def _own_ledger(self, files: AcquisitionFiles, acquisition: str) -> dict[str, Any]:
+        """Return what this writer alone can tell of an acquisition whose source has gone without a ledger."""
+        counts = {"frames_written": files.images, "files_closed": len(files.closed)}
+        if self._recovering is not None:
+            return ledger_of_files(acquisition, self.options.name, files.files, counts)
+        return self._progress.own_ledger(acquisition, self.options.name, counts)
 
     def _close_files_at_exit(self) -> None:
         while not self._queue.empty():
             self._take(self._queue.get())
-        if self._files is not None and self.machine.state is not life.WriterState.READY:
-            self._files.abandon()
-            self._seal("failed: the writer was stopped", None)
+        self._handle(life.WriterEnds("the writer was stopped"))
         self._begun.cancel()
 
     # Time and status.
@@ -468,7 +596,8 @@ class WriterEngine:
         if self._files is not None and self.machine.taking_frames and now >= self._next_commit:
             self._next_commit = now + self.options.flush_interval
             try:
-                self._files.commit(now)
+                with self._as_user:
+                    self._files.commit(now)
             except (SisockdaqError, ValueError, OSError) as error:
                 self._handle(life.WriteFailed(str(error)))
         self._drain()
@@ -485,19 +614,22 @@ class WriterEngine:
             self._on_status(self.status())
 
     def _snapshot(self) -> dict[str, Any]:
-        files, progress = self._files, self._progress
-        written = files.images if files is not None and self.machine.current is not None else 0
-        progress.look(written, files.bytes_written if files is not None else 0, time.monotonic())
+        files, progress, record = self._files, self._progress, self.machine.current
+        if files is not None and record is not None:
+            progress.look(files.images, files.bytes_written, files.next_index, time.monotonic())
+            record.frames_written = files.images_safe
+            record.frames_taken = max(record.frames_taken, files.images_safe, progress.taken)
+            record.files = [os.fspath(path) for path in files.files]
         source = self._descriptions.get(None)
         return {
-            **record_status(self.machine.current, progress.message),
+            **record_status(record, progress.message),
             "state": str(self.machine.state),
             "source": source.source if source is not None else None,
             "sources": self.sources,
-            "frames_written": written,
-            "files": [os.fspath(path) for path in files.files] if files is not None else [],
-            "master": os.fspath(files.master) if files is not None else None,
+            "frames_written": record.frames_written if record is not None else 0,
             "results_late": files.results_late if files is not None else 0,
             "queue": self._packer.in_use if self._packer is not None else 0,
-            **progress.to_dict(running=self.machine.state is life.WriterState.WRITING),
+            **progress.to_dict(
+                running=self.machine.state is life.WriterState.WRITING, coming=self.machine.taking_frames
+            ),
         }

@@ -108,6 +108,7 @@ class _Intake:
                         self._mark(item)
                     else:
                         self._frame(item)
+                self._send_requests(consumer)
             finally:
                 consumer.close()
         except Exception as error:  # the edge of a thread: the acquisition must learn of it, whatever it is

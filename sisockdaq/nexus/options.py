@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,12 @@ class EngineOptions:
         Facts for every master file, under Stream V2 names (`nxmx`).
     mask : ndarray of uint32, optional
         Pixel mask for every master file.
+    allowed : sequence of Path
+        Folders below which an ``output_file`` may lie; none: `root` only.
+    user_id : int, optional
+        Whose the files are, where a request does not say.
+    journal : Path, optional
+        File that remembers all acquisitions, the one under way included; without it, memory does.
     """
 
     root: Path
@@ -46,3 +52,6 @@ class EngineOptions:
     overwrite: bool = False
     meta: Mapping[str, Any] = field(default_factory=dict)
     mask: npt.NDArray[np.uint32] | None = None
+    allowed: Sequence[Path] = ()
+    user_id: int | None = None
+    journal: Path | None = None

@@ -9,6 +9,7 @@ from typing import Any
 from sisockdaq.acquisition import Record
 from sisockdaq.frames.ledger import ConsumerPart, Ledger
 from sisockdaq.frames.messages import FrameHeader
+from sisockdaq.nexus.journal import record_object
 
 __all__ = ["Progress", "record_status"]
 
@@ -19,8 +20,8 @@ _WINDOW = 3.0
 def record_status(record: Record | None, note: str) -> dict[str, Any]:
     """Return what a status says of an acquisition; `note` is shown until it has a message of its own."""
     if record is None:
-        keys = ("acquisition", "acquisition_state", "frames", "started", "ended", "ledger")
-        return {**dict.fromkeys(keys), "message": ""}
+        keys = ("acquisition", "acquisition_state", "frames", "started", "ended", "ledger", "run_id", "user_id")
+        return {**dict.fromkeys(keys), "message": "", "master": None, "files": [], "record": record_object(None)}
     return {
         "acquisition": record.request.acquisition,
         "acquisition_state": str(record.state),
@@ -28,6 +29,11 @@ def record_status(record: Record | None, note: str) -> dict[str, Any]:
         "started": record.started,
         "ended": record.ended,
         "ledger": record.ledger,
+        "run_id": record.request.run_id,
+        "user_id": record.request.user_id,
+        "master": record.master,
+        "files": list(record.files),
+        "record": record_object(record),
         "message": "; ".join(text for text in (record.message, note) if text),
     }
 
@@ -39,6 +45,10 @@ class Progress:
     ----------
     frames : int
         Frames given to files, for the first-frame event; what is *in* the files is counted there.
+    taken : int
+        Frames that came to be written.
+    wanted : int or None
+        Frames that are expected.
     taken_back : int
         Frames whose slot the source took back before they were packed.
     discarded : int
@@ -53,16 +63,20 @@ class Progress:
         self.ratio: float | None = None
         self.begin(None, 0.0)
 
-    def begin(self, wanted: int | None, now: float) -> None:
-        """Forget the last acquisition; `wanted` frames are expected (None: open-ended)."""
+    def begin(self, wanted: int | None, now: float, *, written: int = 0, reached: int = 0, size: int = 0) -> None:
+        """Forget the last acquisition; `wanted` frames are expected (None: open-ended).
+
+        The other numbers are those of files that are gone on with: frames, index of the next one, bytes.
+        """
         self.frames = self.taken_back = self.discarded = self.results_discarded = 0
+        self.taken = written
         self.message = ""
         self._complete = self._packets_expected = self._packets_received = 0
         self._highest_index = -1
-        self._wanted = wanted
+        self.wanted = wanted
         self._payload_bytes = 0
-        self._written = self._bytes = 0
-        self._seen: deque[tuple[float, int, int]] = deque([(now, 0, 0)])
+        self._reached, self._bytes = reached, size
+        self._seen: deque[tuple[float, int, int, int]] = deque([(now, written, size, reached)])
 
     def note(self, text: str) -> None:
         """Remember something that a person should see, once."""
@@ -103,11 +117,11 @@ class Progress:
         if self._payload_bytes:
             self.ratio = frame_bytes * self.frames / self._payload_bytes
 
-    def look(self, written: int, bytes_written: int, now: float) -> None:
-        """Note what is in the files at a time, for the rates."""
-        self._written, self._bytes = written, bytes_written
+    def look(self, written: int, bytes_written: int, reached: int, now: float) -> None:
+        """Note what is in the files at a time: frames, bytes, index of the next frame."""
+        self._reached, self._bytes = reached, bytes_written
         if not self._seen or now - self._seen[-1][0] >= _WINDOW / 30:
-            self._seen.append((now, written, bytes_written))
+            self._seen.append((now, written, bytes_written, reached))
         while len(self._seen) > 2 and now - self._seen[0][0] > _WINDOW:
             self._seen.popleft()
 
@@ -123,23 +137,29 @@ class Progress:
 
     @property
     def time_left(self) -> float | None:
-        """Time until all frames are in the file [s]; None while it cannot be told."""
-        if self._wanted is None or self.rate <= 0:
+        """Time until the last frame [s], at the pace of the last seconds; None while it cannot be told.
+
+        A frame that was lost is not waited for: it counts as passed, like one that is in the file.
+        """
+        if self.wanted is None:
             return None
-        return max(0, self._wanted - self._written) / self.rate
+        left, pace = max(0, self.wanted - self._reached), self._slope(3)
+        if left == 0:
+            return 0.0
+        return left / pace if pace > 0 else None
 
     def _slope(self, column: int) -> float:
         first, last = self._seen[0], self._seen[-1]
         span = last[0] - first[0]
         return (last[column] - first[column]) / span if span > 0 else 0.0
 
-    def to_dict(self, *, running: bool) -> dict[str, Any]:
-        """Return the numbers of the status; rates are 0 when nothing runs."""
+    def to_dict(self, *, running: bool, coming: bool = True) -> dict[str, Any]:
+        """Return the numbers of the status; rates are 0 when nothing runs, no time is told when no frames come."""
         return {
             "bytes_written": self._bytes,
             "rate": self.rate if running else 0.0,
             "data_rate": self.data_rate if running else 0.0,
-            "time_left": self.time_left if running else None,
+            "time_left": self.time_left if running and coming else None,
             "compression_ratio": self.ratio,
             "frames_taken_back": self.taken_back,
             "frames_discarded": self.discarded,

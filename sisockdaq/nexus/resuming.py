@@ -1,15 +1,26 @@
 """How a writer finds its way back into an acquisition that it had begun before it died.
 
-What it needs to know travels with the acquisition itself: the source keeps the request's ``meta`` and shows it to
-whoever attaches.
+While the source goes on with it, what the writer needs to know travels with the acquisition itself: the source keeps
+the request's ``meta`` and shows it to whoever attaches. When the source has ended it meanwhile, the writer's journal
+says what was under way, and its files are all that is left to count.
 """
 
 from __future__ import annotations
 
-from sisockdaq.acquisition import Request
-from sisockdaq.frames.messages import Arm, Start
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-__all__ = ["WRITER_KEY", "arm", "left_behind"]
+import numpy as np
+
+from sisockdaq.acquisition import Request
+from sisockdaq.frames.ledger import ConsumerPart, Ledger
+from sisockdaq.frames.messages import Arm, Start
+from sisockdaq.nexus.reader import DataFileReader
+
+__all__ = ["LEFT_REASON", "WRITER_KEY", "arm", "ledger_of_files", "left_behind"]
+
+LEFT_REASON = "the writer died, and the frame source had ended the acquisition before it was back"
 
 WRITER_KEY = "file_writer"
 """Key of ``Start.meta`` that says who writes the acquisition, and where to."""
@@ -17,7 +28,13 @@ WRITER_KEY = "file_writer"
 
 def arm(request: Request, writer: str) -> Arm:
     """Return the request to the source, with the writer's note to itself."""
-    note = {"name": writer, "directory": request.directory}
+    note = {
+        "name": writer,
+        "directory": request.directory,
+        "run_id": request.run_id,
+        "output_file": request.output_file,
+        "user_id": request.user_id,
+    }
     return Arm(request.acquisition, request.frames, {**request.meta, WRITER_KEY: note})
 
 
@@ -27,4 +44,41 @@ def left_behind(under_way: Start | None, writer: str) -> Request | None:
     if under_way is None or not isinstance(note, dict) or note.get("name") != writer:
         return None
     meta = {key: value for key, value in under_way.meta.items() if key != WRITER_KEY}
-    return Request(under_way.acquisition, under_way.frames, note.get("directory"), meta)
+    return Request(
+        under_way.acquisition,
+        under_way.frames,
+        note.get("directory"),
+        meta,
+        run_id=note.get("run_id"),
+        output_file=note.get("output_file"),
+        user_id=note.get("user_id"),
+    )
+
+
+def ledger_of_files(acquisition: str, writer: str, files: Sequence[Path], counts: Mapping[str, int]) -> dict[str, Any]:
+    """Return what the files of an acquisition tell, when nobody else is left to ask.
+
+    Frames that are not in them are ``unknown``: dropped or never taken, nobody can tell any more.
+
+    Raises
+    ------
+    FileUnreadable
+    """
+    ledger = Ledger(acquisition, "failed")
+    for path in files:
+        with DataFileReader(path) as reader:
+            source = reader.summary().image_source
+            there = ~np.isnan(reader.times(source))
+            expected = reader.series(source, "packets_expected")[there].astype(np.int64)
+            received = reader.series(source, "packets_received")[there].astype(np.int64)
+        complete = int(np.count_nonzero(expected == received))
+        ledger.packets_expected += int(expected.sum())
+        ledger.packets_received += int(received.sum())
+        ledger.frames_expected += len(there)
+        ledger.frames_complete += complete
+        ledger.frames_partial += len(expected) - complete
+        ledger.frames_published += len(expected)
+    ledger.packets_lost = ledger.packets_expected - ledger.packets_received
+    ledger.frames_dropped = {"unknown": ledger.frames_expected - ledger.frames_published}
+    ledger.consumers[writer] = ConsumerPart("lossless", taken=ledger.frames_published, counts=dict(counts))
+    return ledger.to_dict()

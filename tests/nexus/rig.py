@@ -167,7 +167,7 @@ class Sources:
 
 def kill(engine: WriterEngine) -> None:
     """End an engine as the death of its process would: nothing is closed in order, nobody is told."""
-    engine._close_files_at_exit = lambda: None  # type: ignore[method-assign]
+    engine._close_files_at_exit = engine._end_in_order = lambda: None  # type: ignore[method-assign]
     engine.close()
     if engine._files is not None:
         for entry in engine._files._open.values():

@@ -20,6 +20,7 @@ from sisockdaq.nexus.layout import (
     place,
     resolve_prefix,
 )
+from sisockdaq.nexus.placing import Place
 from tests.nexus import data
 
 
@@ -100,4 +101,7 @@ def test_what_is_asked_of_the_source_is_checked() -> None:
 
 def test_a_file_in_the_place_of_the_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert "is not a folder" in folder_obstacles(tmp_path / "file" / "sub", "run", overwrite=False)[0]
+    assert (
+        "is not a folder"
+        in folder_obstacles(Place(tmp_path / "file" / "sub", "run", "run_master.h5"), overwrite=False)[0]
+    )
