@@ -17,11 +17,12 @@ import numpy.typing as npt
 
 from sisockdaq.errors import AcquisitionRefused, FrameSourceError, StorageError
 from sisockdaq.frames.messages import FrameHeader
+from sisockdaq.nexus._opening import open_hdf5, reading
 from sisockdaq.nexus.datafile import DataFile
-from sisockdaq.nexus.layout import DataFilePlan, acquisition_of, data_name, master_name, place
-from sisockdaq.nexus.master import write_master
+from sisockdaq.nexus.layout import OPEN_ENDED, DataFilePlan, acquisition_of, data_name, master_name, place
+from sisockdaq.nexus.master import renew, write_master
 from sisockdaq.nexus.nxmx import MasterContent, master_tree
-from sisockdaq.nexus.reader import DataFileReader, read_master
+from sisockdaq.nexus.reader import DataFileReader, holds_images, read_master
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -82,9 +83,7 @@ def existing_files(folder: Path, prefix: str, master: str | None = None) -> list
     if not folder.is_dir():
         return []
     return sorted(
-        path
-        for path in folder.iterdir()
-        if path.name == master or (acquisition_of(path.name) or ("",))[0] == prefix
+        path for path in folder.iterdir() if path.name == master or (acquisition_of(path.name) or ("",))[0] == prefix
     )
 
 
@@ -139,10 +138,12 @@ class AcquisitionFiles:
         resume: bool = False,
         on_closed: Callable[[ClosedFile], None] | None = None,
     ) -> None:
+        plan = _settled(plan, content)
         self.folder, self.prefix, self.plan = folder, prefix, plan
         self.master = folder / (master or master_name(prefix))
         self.results_late = 0
-        self._content = replace(content, series=[plan.image.source, *(results.source for results in plan.results)])
+        sources = [plan.image.source, *(results.source for results in plan.results)]
+        self._content = replace(content, series=sources, layout=plan.master, plan=plan)
         self._on_closed = on_closed or (lambda closed: None)
         self._open: dict[int, _OpenFile] = {}
         self._newest = 0
@@ -161,6 +162,8 @@ class AcquisitionFiles:
         self._content = replace(self._content, started=read_master(self.master).started)
         for path in existing_files(self.folder, self.prefix):
             number = (acquisition_of(path.name) or ("", 0))[1]
+            if path == self.master and self._integrated and _has_images(path):
+                number = 1
             if number == 0:
                 continue
             self._newest = max(self._newest, number)
@@ -176,6 +179,13 @@ class AcquisitionFiles:
                 file = DataFile(path, self.plan, self._content.acquisition, number, resume=True)
                 self._open[number] = _OpenFile(file)
             self._last_index = max(self._last_index, (number - 1) * self.plan.images_per_file + summary.rows - 1)
+
+    @property
+    def _integrated(self) -> bool:
+        return self.plan.master == "integrated"
+
+    def _data_path(self, number: int) -> Path:
+        return self.master if self._integrated else self.folder / data_name(self.prefix, number)
 
     @property
     def images(self) -> int:
@@ -220,8 +230,11 @@ class AcquisitionFiles:
         packet_mask: npt.NDArray[np.uint8] | None = None,
         *,
         now: float,
+        packed: bool = True,
     ) -> None:
         """Write a frame's image and numbers into its place; `now` is any steady clock [s].
+
+        `packed` is False for plain pixels in files with compression.
 
         Raises
         ------
@@ -234,7 +247,7 @@ class AcquisitionFiles:
             entry = self._reach(number, index, now)
             if entry is None:
                 return
-        entry.file.write_image(row, payload, header, packet_mask)
+        entry.file.write_image(row, payload, header, packet_mask, packed=packed)
         self._last_index = max(self._last_index, index)
 
     def write_results(self, source: str, index: int, time: float, vector: npt.NDArray[np.float64]) -> bool:
@@ -319,8 +332,10 @@ class AcquisitionFiles:
             if len(self._open) >= open_files(self.plan.images_per_file) or self._is_complete(number, entry, now):
                 self._close(number, self.plan.images_per_file)
         number = self._newest + 1
-        path = self.folder / data_name(self.prefix, number)
-        file = DataFile(path, self.plan, self._content.acquisition, number)
+        tree = master_tree(self._content) if self._integrated else None
+        file = DataFile(
+            self._data_path(number), self.plan, self._content.acquisition, number, tree=tree, overwrite=self._integrated
+        )
         self._open[number], self._newest = _OpenFile(file), number
         for source, state in self._results.items():
             for row, time, vector in state.early.pop(number, ()):
@@ -350,11 +365,50 @@ class AcquisitionFiles:
     def _file_rows(self) -> list[tuple[str, int]]:
         rows = {closed.number: closed.rows for closed in self._closed}
         rows.update({number: entry.file.rows for number, entry in self._open.items()})
-        return [(data_name(self.prefix, number), rows[number]) for number in sorted(rows)]
+        return [(self._data_path(number).name, rows[number]) for number in sorted(rows)]
+
+    def calibrate(
+        self,
+        *,
+        mask: npt.NDArray[np.uint32] | None = None,
+        flatfield: npt.NDArray[Any] | None = None,
+        calibration: Mapping[str, npt.NDArray[Any]] | None = None,
+    ) -> bool:
+        """Take over what the detector says of its pixels, before or while images come.
+
+        False when it came too late: an integrated master has its structure from its first image on.
+        """
+        if self._integrated and self._newest:
+            return False
+        before = self._content
+        self._content = replace(
+            before,
+            mask=before.mask if mask is None else mask,
+            flatfield=before.flatfield if flatfield is None else flatfield,
+            calibration={**before.calibration, **(calibration or {})},
+        )
+        self._write_master()
+        return True
 
     def _write_master(self, *, first: bool = False) -> None:
         self._content = replace(self._content, files=self._file_rows(), images_written=self.images)
-        write_master(self.master, master_tree(self._content), replace=not first)
+        if not (self._integrated and self._newest):
+            write_master(self.master, master_tree(self._content), replace=not first)
+        elif self._content.ended is not None:
+            renew(self.master, master_tree(self._content))
+
+
+def _has_images(path: Path) -> bool:
+    with reading(path), open_hdf5(path) as hdf5:
+        return holds_images(hdf5)
+
+
+def _settled(plan: DataFilePlan, content: MasterContent) -> DataFilePlan:
+    """Return the plan with what follows from the facts, and from the master's layout."""
+    exposure = content.meta.get("count_time")
+    if plan.exposure_time is None and isinstance(exposure, int | float):
+        plan = replace(plan, exposure_time=float(exposure))
+    return replace(plan, images_per_file=OPEN_ENDED) if plan.master == "integrated" else plan
 
 
 def _clear(folder: Path, prefix: str, master: str, *, overwrite: bool) -> None:
