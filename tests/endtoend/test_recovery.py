@@ -99,6 +99,9 @@ def test_a_killed_writer_goes_on_where_it_was(house: House) -> None:
     numbers = series_of(run.status()["master"], "receiver", "frame_number")[there]
     assert (numbers == sending.sent.first_frame + np.flatnonzero(there)).all()
     house.archived(run, ledger.frames_expected)
+    after, _ = house.acquire(30)
+    assert after.ledger.balance() == []
+    assert after.ledger.reported("frames_written") == 30
 
 
 def test_who_waits_for_an_acquisition_bears_the_writers_death(house: House) -> None:

@@ -19,7 +19,6 @@ from sisockdaq.nodes.ocs_feed.cache import FeedCache, Limits
 
 from sisockdaq._wamp.reactor import in_reactor
 from sisockdaq.errors import ConfigurationError
-from sisockdaq.router import OcsAccess, free_port
 from sisockdaq.series import SeriesStore
 from sisockdaq.testing import Network, wait_until
 from tests.ocs import fake_data_agent
@@ -139,22 +138,6 @@ def test_two_nodes_share_no_cache(network: Network) -> None:
     assert network.wait_for("node_a1::a") == [1]
     assert network.wait_for("node_a2::b") == [1]
     assert "b" not in network.call("consumer.node_a1.get_fields", 1, 0)[0]
-
-
-def test_after_a_restart_of_the_router_it_hears_the_feed_again(private_network: Any) -> None:
-    network = private_network((), ocs=OcsAccess(port=free_port()))
-    running = network.start(OcsFeed, name="again", target="A", feed="x")
-    publish(network, "A", "x", time.time(), {"a": 1})
-    assert network.wait_for("again::a") == [1]
-    network.router.kill()
-    wait_until(lambda: not running.listed, 15, "the loss to be noticed")
-    network.restart_router()
-    running.wait_listed(30)
-    wait_until(lambda: running.node.subscribed == 1, what="the subscription")
-    wait_until(lambda: network.ocs_caller().session.is_attached(), 15, "the agent's session")
-    wait_until(network.listing_or_none, 15, "the caller's session")
-    publish(network, "A", "x", time.time(), {"a": 2})
-    assert network.wait_for("again::a", samples=2) == [1, 2]
 
 
 def test_where_the_router_forbids_it_the_node_stays_and_says_so(network: Network) -> None:

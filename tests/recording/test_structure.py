@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sisockdaq.nexus.series_plan import MISSING, prepare
@@ -24,6 +24,7 @@ def tables(structure: Structure) -> list[list[str]]:
     return sorted(sorted(plan.name for plan in table.fields) for table in structure.plans())
 
 
+@settings(max_examples=30)  # each is many blocks
 @given(st.lists(blocks(), max_size=3))
 def test_after_a_change_a_block_fits_and_earlier_ones_still_do_in_finer_tables(many: list[list[Block]]) -> None:
     structure, seen = Structure(), []
