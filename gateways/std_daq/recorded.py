@@ -1,0 +1,108 @@
+"""Images of recorded files, through the site's archive.
+
+An acquisition goes by its ``run_id`` or by its name. Paths come from the writer's log only, never from a caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sisockdaq.errors import FileUnreadable
+
+if TYPE_CHECKING:
+    from sisockdaq.client import ServingClient
+    from sisockdaq.client._dataset import Image
+
+__all__ = ["find", "image_reply", "metadata"]
+
+
+def find(client: ServingClient, wanted: str, index: int, logs: Sequence[Mapping[str, Any]]) -> Image:
+    """Return one image of an acquisition.
+
+    Parameters
+    ----------
+    client : ServingClient
+    wanted : str
+        Its run_id or name.
+    index : int
+        From 0.
+    logs : sequence of std-daq's acquisitions
+
+    Raises
+    ------
+    FileUnreadable
+        No archive has it.
+    """
+    entry = _entry(client, wanted, _logged(wanted, logs))
+    images = int(entry.get("frames") or 0)
+    if index >= images:
+        last = f"its images are 0 to {images - 1}" if images else "it has no image yet"
+        raise FileUnreadable(f"{wanted} has no image {index}", remedy=last)
+    return client.image(f"{entry.get('source') or 'image'}::image", str(entry["acquisition"]), index)
+
+
+def metadata(client: ServingClient, wanted: str, logs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return std-daq's description of a recorded file; raises as `find`."""
+    logged = _logged(wanted, logs)
+    entry = _entry(client, wanted, logged)
+    images = int(entry.get("frames") or 0)
+    shape: tuple[int, ...] = ()
+    kind = None
+    if images:
+        first = client.image(f"{entry.get('source') or 'image'}::image", str(entry["acquisition"]), 0).values
+        shape, kind = first.shape, first.dtype.name
+    files = [str(path) for path in entry.get("files") or ()]
+    info = {"n_images": entry.get("frames_requested"), "output_file": None, "run_id": None}
+    return {
+        "log_info": dict(logged["info"]) if logged is not None else info,
+        "file_info": {
+            "n_files": len(files),
+            "n_images": images,
+            "image_pixel_width": shape[1] if shape else None,
+            "image_pixel_height": shape[0] if shape else None,
+            "dtype": kind,
+            "files": files,
+        },
+    }
+
+
+def image_reply(image: Image) -> dict[str, Any]:
+    """Return an image as JSON-able numbers."""
+    lost = None if image.mask is None or not image.mask.any() else np.ascontiguousarray(image.mask, np.uint8)
+    return {
+        "acquisition": image.acquisition,
+        "index": image.index,
+        "frame": image.number,
+        "time": image.t,
+        "shape": list(image.values.shape),
+        "type": image.values.dtype.name,
+        "data": np.ascontiguousarray(image.values),
+        "lost": lost,
+    }
+
+
+def _logged(wanted: str, logs: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    return next((one for one in logs if str(one["info"]["run_id"]) == wanted), None)
+
+
+def _entry(client: ServingClient, wanted: str, logged: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """Return the archive's entry of an acquisition: of the very file, where the log names one."""
+    held = client.acquisitions()
+    if logged is not None and logged["info"]["output_file"]:
+        stem = Path(logged["info"]["output_file"])
+        for entry in reversed(held):
+            if any(Path(path).parent == stem.parent for path in entry.get("files") or ()) and (
+                entry.get("acquisition") in (stem.stem, stem.stem.removesuffix("_master"))
+            ):
+                return entry
+    for entry in reversed(held):
+        if entry.get("acquisition") == wanted:
+            return entry
+    known = ", ".join(str(entry.get("acquisition")) for entry in held[-5:])
+    raise FileUnreadable(
+        f'no archive has an acquisition "{wanted}"', remedy=f"the latest are {known}" if known else "none has any yet"
+    )

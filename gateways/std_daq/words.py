@@ -1,0 +1,120 @@
+"""From the writer's and the receiver's words to std-daq's objects. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+__all__ = [
+    "Throughput",
+    "acquisition_of",
+    "detector_counters",
+    "identity",
+    "is_over",
+    "name_of_file",
+    "unknown",
+    "writer_of",
+]
+
+
+def acquisition_of(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return std-daq's acquisition from a status of the writer, or from an entry of its log.
+
+    It is always whole: what is not known is null.
+    """
+    info, stats = dict(entry.get("info") or {}), dict(entry.get("stats") or {})
+    written = _first(stats.get("n_write_completed"), entry.get("frames_written"))
+    known = bool(entry.get("acquisition") or info)
+    state = _first(entry.get("acquisition_state"), None if "acquisition_state" in entry else entry.get("state"))
+    return {
+        "info": {
+            "n_images": _first(info.get("n_images"), entry.get("frames")),
+            "output_file": _first(info.get("output_file"), entry.get("output_file"), entry.get("master")),
+            "run_id": _first(info.get("run_id"), entry.get("run_id")),
+        },
+        "message": entry.get("message") if known else None,
+        "state": str(state) if known and state else None,
+        "stats": {
+            "n_write_completed": written if known else None,
+            "n_write_requested": _first(stats.get("n_write_requested"), written) if known else None,
+            "start_time": _first(stats.get("start_time"), entry.get("started")),
+            "stop_time": _first(stats.get("stop_time"), entry.get("ended")),
+        },
+    }
+
+
+def writer_of(status: Mapping[str, Any]) -> dict[str, Any]:
+    """Return std-daq's status from one of the writer."""
+    state = str(status.get("state"))
+    acquisition = acquisition_of(status)
+    return {"acquisition": acquisition, "state": state if state in ("READY", "WRITING") else "UNKNOWN"}
+
+
+def unknown(reason: str) -> dict[str, Any]:
+    """Return the status while the writer cannot be asked."""
+    nothing = acquisition_of({})
+    return {"acquisition": {**nothing, "message": reason}, "state": "UNKNOWN"}
+
+
+def identity(acquisition: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Return what tells an acquisition (std-daq's object) from all others."""
+    return acquisition["info"]["run_id"], acquisition["info"]["output_file"]
+
+
+def is_over(writer: Mapping[str, Any]) -> bool:
+    """Whether an acquisition of this status (std-daq's object) has ended, files closed."""
+    return writer["state"] == "READY"
+
+
+def name_of_file(output_file: str) -> str:
+    """Return the name that the acquisition of an output file goes by."""
+    name = PurePosixPath(output_file).name
+    for ending in (".h5", ".hdf5", ".nxs", ".hdf"):
+        name = name.removesuffix(ending)
+    return name.removesuffix("_master") or PurePosixPath(output_file).name
+
+
+class Throughput:
+    """Rates from counters that only grow; a counter that falls has begun anew."""
+
+    def __init__(self) -> None:
+        self._last: tuple[float, float, float] | None = None
+        self.rates = {"bytes_per_second": 0.0, "images_per_second": 0.0}
+
+    def see(self, now: float, size: float, images: float) -> dict[str, float]:
+        """Take the counters at a time [s]; return the rates since the time before."""
+        before, self._last = self._last, (now, size, images)
+        if before is None or now <= before[0]:
+            return self.lose(keep=self._last)
+        elapsed = now - before[0]
+        self.rates = {
+            "bytes_per_second": (size - before[1] if size >= before[1] else size) / elapsed,
+            "images_per_second": (images - before[2] if images >= before[2] else images) / elapsed,
+        }
+        return self.rates
+
+    def lose(self, keep: tuple[float, float, float] | None = None) -> dict[str, float]:
+        """Show nothing: nobody could be asked."""
+        self._last, self.rates = keep, {"bytes_per_second": 0.0, "images_per_second": 0.0}
+        return self.rates
+
+
+def detector_counters(status: Mapping[str, Any]) -> tuple[float, float]:
+    """Return (bytes, images) that a receiver has had, from its status; 0 where it does not say."""
+    counters = status.get("counters") or {}
+    frames = counters.get("frames", 0)
+    if isinstance(frames, Mapping):
+        # A partial frame is counted twice: as partial, and as what became of it.
+        images = _sum(frames.values()) - float(frames.get("partial") or 0)
+    else:
+        images = float(frames or 0)
+    return float(counters.get("bytes") or 0), images
+
+
+def _sum(values: Iterable[Any]) -> float:
+    return float(sum(value for value in values if isinstance(value, int | float)))
+
+
+def _first(*values: Any) -> Any:
+    return next((value for value in values if value is not None), None)
