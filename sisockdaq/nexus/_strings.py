@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import h5py
@@ -25,10 +26,26 @@ def set_attributes(target: h5py.HLObject, attributes: dict[str, Any]) -> None:
     for name, value in attributes.items():
         if value is None:
             continue
-        array = fixed(value) if isinstance(value, str) else np.asarray(value)
+        if isinstance(value, str):
+            encoded = value.encode()
+            kind = _string_type(max(len(encoded), 1))
+            array = np.array(encoded, dtype=f"S{max(len(encoded), 1)}")
+            h5py.h5a.create(target.id, name.encode(), kind, _scalar()).write(array, kind)
+            continue
+        array = np.asarray(value)
         kind = h5py.h5t.py_create(array.dtype, logical=True)
-        space = h5py.h5s.create(h5py.h5s.SCALAR) if array.shape == () else h5py.h5s.create_simple(array.shape)
+        space = _scalar() if array.shape == () else h5py.h5s.create_simple(array.shape)
         h5py.h5a.create(target.id, name.encode(), kind, space).write(array)
+
+
+@cache
+def _string_type(size: int) -> h5py.h5t.TypeID:
+    return h5py.h5t.py_create(h5py.string_dtype("utf-8", size), logical=True)
+
+
+@cache
+def _scalar() -> h5py.h5s.SpaceID:
+    return h5py.h5s.create(h5py.h5s.SCALAR)
 
 
 def as_text(value: Any) -> str:

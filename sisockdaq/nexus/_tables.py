@@ -229,13 +229,21 @@ def _about(field: ResultField, timeline: str) -> dict[str, Any]:
 
 
 def add_second_names(hdf5: h5py.File, source: str, places: Sequence[SecondName]) -> None:
-    """Link datasets of a source's group to where programs of the field look for them; a place that is taken stays."""
+    """Link datasets of a source's group to where programs of the field look for them; a place that is taken stays.
+
+    Past h5py's own way, which opens every object on the way: each new data file waits for this.
+    """
     group = hdf5[f"{SERIES_PATH}/{source}"]
+    parents: dict[str, h5py.Group] = {}
     for place in places:
-        if place.dataset not in group or place.path in hdf5:
+        path, _, name = place.path.rpartition("/")
+        if not group.id.links.exists(place.dataset.encode()):
             continue
-        parent, _, name = place.path.rpartition("/")
-        _place_group(hdf5, parent, places)[name] = group[place.dataset]
+        if path not in parents:
+            parents[path] = _place_group(hdf5, path, places)
+        parent = parents[path]
+        if not parent.id.links.exists(name.encode()):
+            parent.id.links.create_hard(name.encode(), group.id, place.dataset.encode())
 
 
 def _place_group(hdf5: h5py.File, path: str, places: Sequence[SecondName]) -> h5py.Group:
