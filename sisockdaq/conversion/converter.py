@@ -110,6 +110,11 @@ class Converter:
         warm_up([self.dtype], darks=False)
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
 
+    @property
+    def maps(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Dark level [ADU] and reciprocal gain of G0, flat; as the kernels take them."""
+        return self._first
+
     def convert(self, raw: npt.NDArray[np.uint16], out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
         """Return the converted frame, (ny, nx) of `dtype`; into `out` where given."""
         result = np.empty(self.shape, self.dtype) if out is None else out
@@ -153,12 +158,11 @@ class Converter:
     def _part(
         self, raw: npt.NDArray[np.uint16], out: npt.NDArray[Any], begin: int, end: int
     ) -> Callable[[], tuple[float, float, int, int]]:
-        here = slice(begin, end)
-        maps = self._first[0][here], self._first[1][here], self._others[:, here]
+        maps = *self._first, self._others, self._threshold
         if self.dtype == np.float32:
-            return lambda: to_floats(raw[here], *maps, self._threshold, self.fill, self._mark, out[here])
+            return lambda: to_floats(raw, *maps, self.fill, self._mark, out, begin, end)
         marks = int(self.fill), int(self._mark)
-        return lambda: to_integers(raw[here], *maps, self._threshold, *self._range, *marks, out[here])
+        return lambda: to_integers(raw, *maps, *self._range, *marks, out, begin, end)
 
 
 def _unit(output: str, photon_energy: float | None, dtype: np.dtype[Any]) -> float:

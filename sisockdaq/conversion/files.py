@@ -19,6 +19,7 @@ setting.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from pathlib import Path
@@ -63,7 +64,8 @@ def save_pedestal(pedestal: Pedestal, path: Path) -> None:
             path.rename(_aside(path))
         new.replace(path)
     except OSError as error:
-        new.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            new.unlink(missing_ok=True)
         raise ConfigurationError(f"the pedestal file {path} cannot be written: {error}") from None
 
 

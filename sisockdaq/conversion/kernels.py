@@ -64,7 +64,7 @@ def _energy(value: np.uint16, at: int, others: Map) -> np.float32:
     # G1 at its lower end has not switched although it had to.
     nothing = (value == _G1) | (value == _ALL_ONES) | ((value >> np.uint16(14)) == _CODE_OF_NONE)
     energy = np.float32(np.nan) if nothing else energy
-    return np.float32(np.inf) if value == _G2 else energy
+    return energy + (np.float32(np.inf) if value == _G2 else np.float32(0))  # a bad pixel stays NaN
 
 
 @njit(**_OPTIONS)
@@ -100,9 +100,18 @@ def _convert_block(
 
 @njit(**_OPTIONS)
 def to_floats(
-    raw: Raw, pedestal: Map, scale: Map, others: Map, threshold: float, fill: float, saturation: float, out: Map
+    raw: Raw,
+    pedestal: Map,
+    scale: Map,
+    others: Map,
+    threshold: float,
+    fill: float,
+    saturation: float,
+    out: Map,
+    first: int,
+    end: int,
 ) -> tuple[float, float, int, int]:
-    """Convert a frame to float32.
+    """Convert a frame, or a part of it, to float32.
 
     Parameters
     ----------
@@ -116,6 +125,8 @@ def to_floats(
     fill, saturation : float
         What pixels without a value, and saturated ones, become.
     out : ndarray of float32, (n,)
+    first, end : int
+        The pixels to convert.
 
     Returns
     -------
@@ -125,8 +136,9 @@ def to_floats(
     places = np.empty(BLOCK + 1, np.int32)
     all_bits = out.view(np.int32)
     total, highest, empty, saturated = 0.0, np.float32(-np.inf), 0, 0
-    for begin in range(0, len(raw), BLOCK):
-        r, o, bits = raw[begin : begin + BLOCK], out[begin : begin + BLOCK], all_bits[begin : begin + BLOCK]
+    for begin in range(first, end, BLOCK):
+        stop = min(begin + BLOCK, end)
+        r, o, bits = raw[begin:stop], out[begin:stop], all_bits[begin:stop]
         _convert_block(r, begin, pedestal, scale, others, o, places)
         missing = _without_value(bits, places)
         over = 0
@@ -174,6 +186,8 @@ def to_integers(
     fill: int,
     saturation: int,
     out: Any,
+    first: int,
+    end: int,
 ) -> tuple[float, float, int, int]:
     """Convert a frame to rounded integers, for example photons.
 
@@ -192,8 +206,9 @@ def to_integers(
     all_bits = values.view(np.int32)
     low, high, enough = np.float32(least), np.float32(most), np.float32(threshold)
     total, highest, empty, saturated = 0, _LOWEST, 0, 0
-    for begin in range(0, len(raw), BLOCK):
-        r, o = raw[begin : begin + BLOCK], out[begin : begin + BLOCK]
+    for begin in range(first, end, BLOCK):
+        stop = min(begin + BLOCK, end)
+        r, o = raw[begin:stop], out[begin:stop]
         v, w = values[: len(r)], rounded[: len(r)]
         _convert_block(r, begin, pedestal, scale, others, v, places)
         missing = _without_value(all_bits[: len(r)], places)
@@ -266,8 +281,8 @@ def warm_up(dtypes: Iterable[npt.DTypeLike] = (np.float32, np.int32, np.uint16),
     for dtype in dtypes:
         out = np.empty(BLOCK, dtype)
         if out.dtype == np.float32:
-            to_floats(raw, *maps, 0.0, 0.0, 0.0, out)
+            to_floats(raw, *maps, 0.0, 0.0, 0.0, out, 0, BLOCK)
         else:
-            to_integers(raw, *maps, 0.0, 0.0, 100.0, 0, 0, out)
+            to_integers(raw, *maps, 0.0, 0.0, 100.0, 0, 0, out, 0, BLOCK)
     if darks:
         add_dark(raw, raw, 0, np.zeros(BLOCK, np.uint32), *np.zeros((2, BLOCK), np.int64))
