@@ -202,13 +202,15 @@ def test_a_growing_file_costs_only_its_new_rows(tmp_path: Path, monkeypatch: pyt
 def test_many_files_are_opened_once_each_and_few_at_a_time(tmp_path: Path) -> None:
     recording = Recording(tmp_path, "writer", file_length=1.0)
     for row in range(100):
-        items = {"voltage": [1.0 * row], "count": [row]}
+        items = {"voltage": [1e6 if row == 37 else 1.0 * row], "count": [row]}
         recording.write([block(["voltage", "count"], [START + row], items)], START + row)
     recording.close(START + 100)
     archive = Archive(tmp_path, Index(None))
     assert archive.scan() == 100
-    reply = archive.get(["lab::voltage", "lab::count"], START, START + 200, max_points=20)
-    assert len(reply.samples["lab::voltage"]) <= 20
+    for limits in ({"max_points": 20}, {"min_stride": 5.0}):
+        reply = archive.get(["lab::voltage", "lab::count"], START, START + 200, **limits)
+        assert len(reply.samples["lab::voltage"]) <= 21
+        assert 1e6 in reply.samples["lab::voltage"].values  # a spike of one sample
     assert len(archive.pool._places) <= 64
     whole = archive.get(["lab::voltage", "lab::count"], START + 10, START + 90).samples
     assert whole["lab::count"].values.tolist() == list(range(10, 90))

@@ -130,6 +130,24 @@ def test_one_feed_keeps_its_fields_names_and_is_fed_live(network: Network) -> No
     assert network.call("consumer.plain.get_data", ["ch1"], -60, 0)["data"] == {"ch1": [4.2]}
 
 
+def test_a_spike_of_one_sample_stays_under_both_limits(network: Network) -> None:
+    network.start(OcsFeed, name="spiky", target="LSA8", feed="temperatures")
+    t = time.time() - np.arange(1000.0)[::-1] / 10
+    values = np.sin(t).tolist()
+    values[617] = 99.0
+    block = {"block_name": "temps", "timestamps": t.tolist(), "data": {"ch1": values}}
+    about = {"agent_address": "observatory.LSA8", "feed_name": "temperatures", "record": True, "session_id": "1"}
+    network.ocs_caller().publish("observatory.LSA8.feeds.temperatures", [{"temps": block}, about])
+    network.wait_for("spiky::ch1", samples=1000)
+    strided = network.call("consumer.spiky.get_data", ["ch1"], -200, 0, 5.0)
+    assert min(np.diff(strided["timeline"]["temps"]["t"])) >= 5.0
+    assert len(strided["data"]["ch1"]) <= 21
+    few = network.client.get("spiky::ch1", start=-200, max_points=20)["spiky::ch1"]
+    assert len(few) <= 20
+    for found in (strided["data"]["ch1"], few.values.tolist()):
+        assert found.count(99.0) == 1
+
+
 def test_two_nodes_share_no_cache(network: Network) -> None:
     for target in ("A1", "A2"):
         network.start(OcsFeed, name=f"node_{target.lower()}", target=target, feed="x")
