@@ -5,6 +5,6 @@ acknowledgement: what could not be handed over is counted at the sender, what di
 """
 
 from sisockdaq.frames._stream2_receiver import Stream2Consumer, Stream2Frame
-from sisockdaq.frames._stream2_sender import Stream2Output, Stream2Producer, Stream2Sender
+from sisockdaq.frames._stream2_sender import OUR_KEY, Stream2Output, Stream2Producer, Stream2Sender
 
-__all__ = ["Stream2Consumer", "Stream2Frame", "Stream2Output", "Stream2Producer", "Stream2Sender"]
+__all__ = ["OUR_KEY", "Stream2Consumer", "Stream2Frame", "Stream2Output", "Stream2Producer", "Stream2Sender"]
