@@ -38,6 +38,9 @@ OPEN_FILES = 8
 _FILLED = 1000
 """Files without any image that are made at most, to close gaps."""
 
+_FILLED_ROWS = 10_000
+"""Rows without an image that are added at most at the end of a series: its sender may announce any number."""
+
 _MASTER_INTERVAL = 5.0
 """Shortest time between two masters while data files are added [s]: each holds the pixel mask."""
 
@@ -241,7 +244,7 @@ class SeriesFiles:
         if expected is None or expected <= rows or rows == 0:
             return rows
         per_file = self.plan.images_per_file
-        return min(expected, -(-rows // per_file) * per_file)
+        return min(expected, -(-rows // per_file) * per_file, rows + _FILLED_ROWS)
 
     def _open_file(self, number: int) -> _OpenFile:
         while len(self._open) >= OPEN_FILES:

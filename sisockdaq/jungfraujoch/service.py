@@ -259,7 +259,9 @@ class StreamWriter:
             self._begin(sender, header)
 
     def _others_at_work(self, sender: Sender) -> bool:
-        return any(other is not sender and other.started and not other.ended for other in self._senders)
+        """Whether another sender may still send something of this series, even its start message."""
+        others = (other for other in self._senders if other is not sender and not other.ended)
+        return any(other.started or other.peers for other in others)
 
     def _begin(self, sender: Sender, header: Header) -> None:
         for each in self._senders:
@@ -438,8 +440,7 @@ class StreamWriter:
                 sender.look()
             self._deadlines(now)
             self._look()
-        if self._series is None:
-            self._begin_held()
+        self._begin_held()
 
     def _deadlines(self, now: float) -> None:
         series = self._series
