@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,8 @@ from sisockdaq.frames import Consumer, make_consumer
 from sisockdaq.nexus.engine import WriterEngine
 from sisockdaq.nexus.facts import detector_facts, geometry_facts, site_mask
 from sisockdaq.nexus.fileset import ClosedFile
+from sisockdaq.nexus.filters import Compression
+from sisockdaq.nexus.layout import MasterLayout
 from sisockdaq.nexus.options import EngineOptions
 from sisockdaq.nexus.requests import checked_request, checked_user
 from sisockdaq.recording import LOOK, Recorder, RecordingOptions
@@ -73,7 +75,19 @@ class FileWriter(DataNodeServer):
         results: list[str] | None = Field(
             None, description="Nodes whose results are written beside the images. Default: all that publish results."
         )
-        compression: Literal["bslz4", "none"] = Field("bslz4", description="Compression of the images.")
+        compression: Compression = Field(
+            "bslz4", description="Compression of the images: bslz4 and zstd with bitshuffle, lz4 without."
+        )
+        master: MasterLayout = Field(
+            "legacy",
+            description="How the master file shows the images: legacy (links to data files: for every reader), "
+            "vds (one virtual dataset over them), integrated (it holds them itself).",
+        )
+        swmr: bool = Field(
+            False,
+            description="Make data files for HDF5's SWMR readers. XDS' neggia cannot open them, and a writer that died "
+            "cannot go on with them.",
+        )
         threads: int = Field(2, ge=1, le=64, description="Threads that compress.")
         flush_interval: float = Field(
             1.0, gt=0, le=60, description="Time between flushes [s]: what the death of the process may cost."
@@ -247,6 +261,8 @@ class FileWriter(DataNodeServer):
             name=str(self.name),
             images_per_file=options.images_per_file,
             compression=options.compression,
+            master=options.master,
+            swmr=options.swmr,
             threads=options.threads,
             flush_interval=options.flush_interval,
             overwrite=options.overwrite,

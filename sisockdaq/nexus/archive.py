@@ -109,8 +109,9 @@ class Archive:
         is_master = named is not None and named[1] == 0
         try:
             if is_master:
-                self.index.put_master(read_master(path), seen)
-            else:
+                about = read_master(path)
+                self.index.put_master(about, seen)
+            if not is_master or path.name in about.files:
                 self._read_data_file(path, seen)
         except FileUnreadable as error:
             self.index.put_broken(path, error.message, seen, is_master=is_master)

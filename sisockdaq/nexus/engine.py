@@ -456,7 +456,11 @@ class WriterEngine:
         source = setting.image
         image = ImagePlan.from_description(source, setting.compression)
         plan = DataFilePlan(
-            setting.images_per_file, image, tuple(ResultsPlan.from_description(each) for each in setting.results)
+            setting.images_per_file,
+            image,
+            tuple(ResultsPlan.from_description(each) for each in setting.results),
+            master=self.options.master,
+            swmr=self.options.swmr,
         )
         content = MasterContent(
             request.acquisition,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ from sisockdaq.errors import AcquisitionRefused, FrameSourceError, StorageError
 from sisockdaq.frames.messages import FrameHeader
 from sisockdaq.nexus._opening import open_hdf5, reading
 from sisockdaq.nexus.datafile import DataFile
-from sisockdaq.nexus.layout import OPEN_ENDED, DataFilePlan, acquisition_of, data_name, master_name, place
+from sisockdaq.nexus.layout import OPEN_ENDED, DataFilePlan, MasterLayout, acquisition_of, data_name, master_name, place
 from sisockdaq.nexus.master import renew, write_master
 from sisockdaq.nexus.nxmx import MasterContent, master_tree
 from sisockdaq.nexus.reader import DataFileReader, holds_images, read_master
@@ -138,9 +138,11 @@ class AcquisitionFiles:
         resume: bool = False,
         on_closed: Callable[[ClosedFile], None] | None = None,
     ) -> None:
-        plan = _settled(plan, content)
-        self.folder, self.prefix, self.plan = folder, prefix, plan
+        self.folder, self.prefix = folder, prefix
         self.master = folder / (master or master_name(prefix))
+        if resume:  # as it was begun, whatever the writer is told now
+            plan = replace(plan, master=cast("MasterLayout", read_master(self.master).layout))
+        self.plan = plan = _settled(plan, content)
         self.results_late = 0
         sources = [plan.image.source, *(results.source for results in plan.results)]
         self._content = replace(content, series=sources, layout=plan.master, plan=plan)

@@ -146,6 +146,8 @@ class Index:
             known = {path: (Stamp(size, changed), state) for path, size, changed, state in data}
             masters = session.execute(select(MasterRow.path, MasterRow.size, MasterRow.changed_ns, MasterRow.reason))
             for path, size, changed, reason in masters:
+                if path in known and not reason:
+                    continue  # it holds images as well, and what these are about decides
                 known[path] = (Stamp(size, changed), "broken" if reason else "finished")
         return known
 

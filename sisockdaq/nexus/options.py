@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sisockdaq.nexus.layout import MasterLayout
+
 __all__ = ["EngineOptions"]
 
 
@@ -24,7 +26,7 @@ class EngineOptions:
     name : str
         Of this writer: an acquisition that it began is taken up again by a writer of the same name.
     images_per_file : int
-    compression : {"bslz4", "none"}
+    compression : Compression
     threads : int
         For packing.
     flush_interval : float
@@ -35,6 +37,10 @@ class EngineOptions:
         Facts for every master file, under Stream V2 names (`nxmx`).
     mask : ndarray of uint32, optional
         Pixel mask for every master file.
+    master : MasterLayout
+        How master files show the images.
+    swmr : bool
+        Whether data files are made for readers in HDF5's SWMR mode.
     allowed : sequence of Path
         Folders below which an ``output_file`` may lie; none: `root` only.
     user_id : int, optional
@@ -52,6 +58,8 @@ class EngineOptions:
     overwrite: bool = False
     meta: Mapping[str, Any] = field(default_factory=dict)
     mask: npt.NDArray[np.uint32] | None = None
+    master: MasterLayout = "legacy"
+    swmr: bool = False
     allowed: Sequence[Path] = ()
     user_id: int | None = None
     journal: Path | None = None

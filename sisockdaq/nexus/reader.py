@@ -116,6 +116,7 @@ class MasterSummary:
     end_reason: str
     ledger: dict[str, Any] | None
     meta: dict[str, Any] = field(default_factory=dict)
+    layout: str = "legacy"
 
 
 def file_state(path: Path, *, finished: bool) -> FileState:
@@ -161,6 +162,7 @@ def read_master(path: Path) -> MasterSummary:
             end_reason=as_text(about["end_reason"]),
             ledger=json.loads(ledger) if ledger else None,
             meta=json.loads(as_text(about["meta"])),
+            layout=as_text(about["layout"]) if "layout" in about else "legacy",
         )
 
 
