@@ -41,11 +41,14 @@ def messages() -> list[bytes]:
     return [cbor2.dumps(start(images=IMAGES, per_file=PER_FILE)), *images]
 
 
-def write_and_kill(forge: subprocess.Popen[str], address: str, folder: Path, chance: random.Random) -> tuple[int, int]:
+def write_and_kill(
+    forge: subprocess.Popen[str], sender: Sender, messages: list[bytes], folder: Path, chance: random.Random
+) -> tuple[int, int]:
     """Let a child write for a random time and kill it; return its flushed images and closed files."""
     assert forge.stdin is not None
     assert forge.stdout is not None
-    forge.stdin.write(f"{address} {folder}\n")
+    forge.stdin.write(f"{sender.address} {folder}\n")
+    sender.send(*messages)  # waits for the connection
     safe = closed = pid = 0
     killer: threading.Timer | None = None
     for line in forge.stdout:
@@ -68,8 +71,7 @@ def write_and_kill(forge: subprocess.Popen[str], address: str, folder: Path, cha
 def test_a_kill_costs_nothing_that_was_flushed(
     forge: subprocess.Popen[str], messages: list[bytes], sender: Sender, tmp_path: Path, number: int
 ) -> None:
-    sender.send(*messages)
-    safe, closed = write_and_kill(forge, sender.address, tmp_path, random.Random(number))
+    safe, closed = write_and_kill(forge, sender, messages, tmp_path, random.Random(number))
     assert safe > 0
     expected = [image(index) for index in range(PATTERNS)]
     found = 0
