@@ -2,8 +2,8 @@
 
 Both make the same: each pixel by the maps of its gain stage, bad pixels and those that tell nothing marked, saturated
 ones marked, and of the frame the sum, the maximum and the numbers of such pixels. The numpy version does it as one
-writes it: a mask a stage, its memory made once. Both run in turn in one thread; CPU time, medians. The floor is one pass
-that reads the raw frame and the maps of G0, and writes the output, and does nothing else.
+writes it: a mask a stage, its memory made once. Both run in turn in one thread; CPU time, medians. The floor is one
+pass that reads the raw frame and the maps of G0, and writes the output, and does nothing else.
 """
 
 from __future__ import annotations

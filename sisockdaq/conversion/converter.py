@@ -98,14 +98,18 @@ class Converter:
         scale[~np.isfinite(scale)] = np.nan
         bad = pedestal.bad() | (mask if mask is not None else False)
         scale[:, bad] = np.nan
-        maps = np.stack([pedestal.mean, scale], axis=-1).reshape(len(STAGES), -1, 2).astype(np.float32)
+        scale[~np.isfinite(pedestal.mean)] = np.nan
+        self.bad = np.isnan(scale[0])
+        """Pixels without a value, (ny, nx): those that were found bad or are masked, or that are unknown in G0."""
+        maps = np.stack([pedestal.mean, scale], axis=-1).astype(np.float32)
+        maps[:, self.bad] = 0
+        maps = maps.reshape(len(STAGES), -1, 2)
         self._first = np.ascontiguousarray(maps[0, :, 0]), np.ascontiguousarray(maps[0, :, 1])
         self._others = np.ascontiguousarray(maps[1:])
+        self._bad = np.flatnonzero(self.bad).astype(np.int32)
         self.fill, self.saturation, self._range = _special(self.dtype, fill)
         self._threshold = -np.inf if threshold is None else float(threshold)
         self._mark = self.saturation if mark_saturated else self.fill
-        self.bad = np.isnan(maps[0]).any(axis=-1).reshape(self.shape)
-        """Where frames have no value in G0, (ny, nx)."""
         self._bounds = _bounds(maps.shape[1], threads)
         warm_up([self.dtype], darks=False)
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
@@ -158,7 +162,7 @@ class Converter:
     def _part(
         self, raw: npt.NDArray[np.uint16], out: npt.NDArray[Any], begin: int, end: int
     ) -> Callable[[], tuple[float, float, int, int]]:
-        maps = *self._first, self._others, self._threshold
+        maps = *self._first, self._others, self._bad, self._threshold
         if self.dtype == np.float32:
             return lambda: to_floats(raw, *maps, self.fill, self._mark, out, begin, end)
         marks = int(self.fill), int(self._mark)

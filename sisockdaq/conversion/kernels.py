@@ -26,8 +26,8 @@ _CODE_OF_NONE = np.uint16(2)
 _G2 = np.uint16(0xC000)
 _ALL_ONES = np.uint16(0xFFFF)
 
-_EXPONENT = np.int32(0x7F800000)
-"""The bits of a float32 that are all set where it is infinite or NaN."""
+_ANY_STAGE = np.uint64(0xC000_C000_C000_C000)
+"""The bits of four pixels that say their stage."""
 
 _LOWEST = np.int32(-(2**31))
 
@@ -44,58 +44,73 @@ _OPTIONS: dict[str, Any] = {
 
 
 @njit(**_OPTIONS)
-def _others(raw: Raw, places: npt.NDArray[np.int32]) -> int:
-    """List the pixels of a block that are not in G0; return how many."""
-    count = 0
-    for i in range(len(raw)):
-        places[count] = i
-        count += raw[i] >= _G1
-    return count
+def _others(raw: Raw, words: npt.NDArray[np.int32], places: npt.NDArray[np.int32]) -> int:
+    """List the pixels of a block that are not in G0; return how many.
 
-
-@njit(**_OPTIONS)
-def _energy(value: np.uint16, at: int, others: Map) -> np.float32:
-    """Return what a pixel that is not in G0 converts to: infinite when saturated, NaN where it says nothing.
-
-    Without a branch: which kind of pixel comes next is anybody's guess, and looks at the memory can then overlap.
+    Without a branch: first the words of four pixels that have one, then these one by one.
     """
-    stage = value >> np.uint16(15)
-    energy = (np.float32(value & _ADC) - others[stage, at, 0]) * others[stage, at, 1]
-    # G1 at its lower end has not switched although it had to.
-    nothing = (value == _G1) | (value == _ALL_ONES) | ((value >> np.uint16(14)) == _CODE_OF_NONE)
-    energy = np.float32(np.nan) if nothing else energy
-    return energy + (np.float32(np.inf) if value == _G2 else np.float32(0))  # a bad pixel stays NaN
-
-
-@njit(**_OPTIONS)
-def _without_value(bits: npt.NDArray[np.int32], places: npt.NDArray[np.int32]) -> int:
-    """List the values of a block that are infinite or NaN, by the bits of the float32; return how many."""
-    special = 0
-    for i in range(len(bits)):
-        special |= (bits[i] & _EXPONENT) == _EXPONENT
-    if not special:
-        return 0
     count = 0
-    for i in range(len(bits)):
-        places[count] = i
-        count += (bits[i] & _EXPONENT) == _EXPONENT
-    return count
+    fours = raw[: len(raw) // 4 * 4].view(np.uint64)
+    for i in range(len(fours)):
+        words[count] = 4 * i
+        count += (fours[i] & _ANY_STAGE) != 0
+    found = 0
+    for k in range(count):
+        for i in range(words[k], words[k] + 4):
+            places[found] = i
+            found += raw[i] >= _G1
+    for i in range(4 * len(fours), len(raw)):
+        places[found] = i
+        found += raw[i] >= _G1
+    return found
 
 
 @njit(**_OPTIONS)
-def _convert_block(
-    raw: Raw, begin: int, pedestal: Map, scale: Map, others: Map, values: Map, places: npt.NDArray[np.int32]
+def _gather(
+    raw: Raw, begin: int, others: Map, places: npt.NDArray[np.int32], values: Raw, dark: Map, scale: Map
 ) -> None:
-    """Convert a block of raw pixels to floats: saturated ones infinite, those that tell nothing NaN."""
-    p, s = pedestal[begin : begin + BLOCK], scale[begin : begin + BLOCK]
-    bits = np.uint16(0)
-    for i in range(len(raw)):
-        bits |= raw[i]
-        values[i] = (np.float32(raw[i]) - p[i]) * s[i]
-    if bits >= _G1:
-        for k in range(_others(raw, places)):
-            i = places[k]
-            values[i] = _energy(raw[i], begin + i, others)
+    """Collect raw values and maps of the pixels listed: nothing else, so that many looks at the memory overlap."""
+    for k in range(len(values)):
+        i = places[k]
+        value = raw[i]
+        stage = value >> np.uint16(15)
+        values[k] = value
+        dark[k] = others[stage, begin + i, 0]
+        scale[k] = others[stage, begin + i, 1]
+
+
+@njit(**_OPTIONS)
+def _is_saturated(value: np.uint16, scale: np.float32) -> bool:
+    """Whether a pixel is too bright for the last stage; not a bad one (scale 0), nor in a stage that is unknown."""
+    return (value == _G2) & ((scale > np.float32(0)) | (scale < np.float32(0)))
+
+
+@njit(**_OPTIONS)
+def _is_empty(value: np.uint16, scale: np.float32) -> bool:
+    """Whether a pixel says nothing; bad ones are not asked.
+
+    G1 at its lower end has not switched although it had to.
+    """
+    nothing = (value == _G1) | (value == _ALL_ONES) | ((value >> np.uint16(14)) == _CODE_OF_NONE) | (scale != scale)
+    return nothing & (scale != np.float32(0))
+
+
+@njit(**_OPTIONS)
+def _swapped(bits: np.int32) -> np.int32:
+    """Turn the bits of a float32 into an integer that is greater for the greater float, and back again."""
+    return np.int32(bits ^ np.int32(np.int32(bits >> np.int32(31)) & np.int32(0x7FFFFFFF)))
+
+
+@njit(**_OPTIONS)
+def _rank(value: np.float32) -> np.int32:
+    """Return an integer that is greater for the greater value: its maximum needs no care for NaN, so it is fast."""
+    return _swapped(np.float32(value).view(np.int32))
+
+
+@njit(**_OPTIONS)
+def _of_rank(rank: np.int32) -> np.float32:
+    """Return the value of that rank."""
+    return np.int32(_swapped(rank)).view(np.float32)
 
 
 @njit(**_OPTIONS)
@@ -104,6 +119,7 @@ def to_floats(
     pedestal: Map,
     scale: Map,
     others: Map,
+    bad: npt.NDArray[np.int32],
     threshold: float,
     fill: float,
     saturation: float,
@@ -117,9 +133,12 @@ def to_floats(
     ----------
     raw : ndarray of uint16, (n,)
     pedestal, scale : ndarray of float32, (n,)
-        Dark level [ADU] and reciprocal gain [unit / ADU] of G0; a scale of NaN marks a bad pixel.
+        Dark level [ADU] and reciprocal gain [unit / ADU] of G0; both 0 for a bad pixel.
     others : ndarray of float32, (2, n, 2)
-        Both for G1 and G2, side by side: a pixel that needs them costs one look at the memory.
+        Both for G1 and G2, side by side: a pixel that needs them costs one look at the memory. Both 0 for a bad pixel,
+        NaN where that stage alone is unknown.
+    bad : ndarray of int32
+        Places of the bad pixels, ascending.
     threshold : float
         Values below it become 0; -inf for none.
     fill, saturation : float
@@ -133,44 +152,63 @@ def to_floats(
     tuple
         Sum and maximum of the good pixels, number of pixels without a value, and of saturated ones.
     """
-    places = np.empty(BLOCK + 1, np.int32)
-    all_bits = out.view(np.int32)
+    words, places = np.empty(BLOCK // 4 + 1, np.int32), np.empty(BLOCK + 1, np.int32)
+    values, dark, gain = np.empty(BLOCK, np.uint16), np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
+    nothing_to_say, too_bright, enough = np.float32(fill), np.float32(saturation), np.float32(threshold)
     total, highest, empty, saturated = 0.0, np.float32(-np.inf), 0, 0
+    b = np.searchsorted(bad, first)
     for begin in range(first, end, BLOCK):
         stop = min(begin + BLOCK, end)
-        r, o, bits = raw[begin:stop], out[begin:stop], all_bits[begin:stop]
-        _convert_block(r, begin, pedestal, scale, others, o, places)
-        missing = _without_value(bits, places)
-        over = 0
-        for k in range(missing):
-            # For a while −0: nothing in the sum, and as an integer the lowest of all. Saturated pixels come first.
-            i = places[k]
-            if o[i] == np.float32(np.inf):
-                places[k], places[over] = places[over], i
-                over += 1
-            o[i] = np.float32(-0.0)
-        if threshold > -np.inf:
-            least = np.float32(threshold)
-            for i in range(len(o)):
-                o[i] = o[i] if (o[i] >= least) | (bits[i] == _LOWEST) else np.float32(0)
-        block, top = np.float32(0), _LOWEST
-        for i in range(len(o)):
-            block += o[i]
-            top = max(top, bits[i])  # floats of one sign are in the order of their bits
-        if top >= 0:
-            for i in range(len(o)):
-                if bits[i] == top:
-                    highest = max(highest, o[i])
-                    break
-        elif missing < len(o):
-            for i in range(len(o)):
-                if bits[i] != _LOWEST:
-                    highest = max(highest, o[i])
-        for k in range(missing):
-            o[places[k]] = np.float32(saturation) if k < over else np.float32(fill)
+        r, o = raw[begin:stop], out[begin:stop]
+        p, s = pedestal[begin:stop], scale[begin:stop]
+        seen, block, top = np.uint16(0), np.float32(0), _LOWEST
+        for i in range(len(r)):
+            seen = np.uint16(seen | r[i])
+            value = (np.float32(r[i]) - p[i]) * s[i]
+            value = value if value >= enough else np.float32(0)
+            o[i] = value
+            in_first = r[i] < _G1
+            block += value if in_first else np.float32(0)
+            top = max(top, _rank(value) if in_first else _LOWEST)
+        b_first = b
+        while b < len(bad) and bad[b] < stop:
+            b += 1
+        if top <= 0 and b > b_first:
+            # A bad pixel, which is 0 so far, could pass for the largest.
+            clean = np.float32(-np.inf)
+            for i in range(len(r)):
+                if r[i] < _G1 and s[i] != np.float32(0):
+                    clean = max(clean, o[i])
+            highest = max(highest, clean)
+        elif top > _LOWEST:
+            highest = max(highest, _of_rank(top))
+        if seen >= _G1:
+            n = _others(r, words, places)
+            v, d, g = values[:n], dark[:n], gain[:n]
+            _gather(r, begin, others, places, v, d, g)
+            over_here, empty_here = np.int32(0), np.int32(0)
+            top = _LOWEST
+            for k in range(n):
+                value = (np.float32(v[k] & _ADC) - d[k]) * g[k]
+                value = value if value >= enough else np.float32(0)
+                over, nothing = _is_saturated(v[k], g[k]), _is_empty(v[k], g[k])
+                kept = (not (over | nothing)) & (g[k] != np.float32(0))
+                block += value if kept else np.float32(0)
+                top = max(top, _rank(value) if kept else _LOWEST)
+                over_here = np.int32(over_here + np.int32(over))
+                empty_here = np.int32(empty_here + np.int32(nothing))
+                value = nothing_to_say if nothing else value
+                d[k] = too_bright if over else value
+            for k in range(n):
+                o[places[k]] = d[k]
+            if top > _LOWEST:
+                highest = max(highest, _of_rank(top))
+            saturated += over_here
+            empty += empty_here
+        for k in range(b_first, b):
+            out[bad[k]] = nothing_to_say
+        empty += b - b_first
         total += block
-        empty += missing - over
-        saturated += over
     return total, float(highest), empty, saturated
 
 
@@ -180,6 +218,7 @@ def to_integers(
     pedestal: Map,
     scale: Map,
     others: Map,
+    bad: npt.NDArray[np.int32],
     threshold: float,
     least: float,
     most: float,
@@ -201,40 +240,72 @@ def to_integers(
         Values are brought to this range before they are rounded.
     out : ndarray of an integer type, (n,)
     """
-    places = np.empty(BLOCK + 1, np.int32)
-    values, rounded = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.int32)
-    all_bits = values.view(np.int32)
+    words, places = np.empty(BLOCK // 4 + 1, np.int32), np.empty(BLOCK + 1, np.int32)
+    values, dark, gain = np.empty(BLOCK, np.uint16), np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
+    numbers, empty_mark, over_mark = np.empty(BLOCK, np.int32), np.int32(fill), np.int32(saturation)
     low, high, enough = np.float32(least), np.float32(most), np.float32(threshold)
     total, highest, empty, saturated = 0, _LOWEST, 0, 0
+    b = np.searchsorted(bad, first)
     for begin in range(first, end, BLOCK):
         stop = min(begin + BLOCK, end)
         r, o = raw[begin:stop], out[begin:stop]
-        v, w = values[: len(r)], rounded[: len(r)]
-        _convert_block(r, begin, pedestal, scale, others, v, places)
-        missing = _without_value(all_bits[: len(r)], places)
-        for i in range(len(v)):
-            x = v[i] if v[i] >= enough else np.float32(0)
-            x = x if x > low else low
-            x = x if x < high else high
-            w[i] = np.int32(np.floor(x + np.float32(0.5)))
-        for k in range(missing):
-            w[places[k]] = _LOWEST
-        upper, lower, top = np.int32(0), np.int32(0), _LOWEST
-        for i in range(len(w)):  # in 32 bits, which a block's halves cannot overflow
-            upper += w[i] >> np.int32(16)
-            lower += w[i] & np.int32(0xFFFF)
-            top = max(top, w[i])
-        for i in range(len(w)):
-            o[i] = w[i]
-        for k in range(missing):
-            i = places[k]
-            over = v[i] == np.float32(np.inf)
-            saturated += over
-            empty += not over
-            o[i] = saturation if over else fill
-        total += (np.int64(upper) << 16) + np.int64(lower) - missing * np.int64(_LOWEST)
+        p, s = pedestal[begin:stop], scale[begin:stop]
+        seen, upper, lower, top = np.uint16(0), np.int32(0), np.int32(0), _LOWEST
+        for i in range(len(r)):
+            seen = np.uint16(seen | r[i])
+            number = _rounded((np.float32(r[i]) - p[i]) * s[i], enough, low, high)
+            o[i] = number
+            in_first = r[i] < _G1
+            counted = number if in_first else np.int32(0)
+            # In 32 bits, which a block's halves cannot overflow.
+            upper = np.int32(upper + np.int32(counted >> np.int32(16)))
+            lower = np.int32(lower + np.int32(counted & np.int32(0xFFFF)))
+            top = max(top, number if in_first else _LOWEST)
+        b_first = b
+        while b < len(bad) and bad[b] < stop:
+            b += 1
+        if top <= 0 and b > b_first:
+            # A bad pixel, which is 0 so far, could pass for the largest.
+            top = _LOWEST
+            for i in range(len(r)):
+                if r[i] < _G1 and s[i] != np.float32(0):
+                    top = max(top, np.int32(o[i]))
+        if seen >= _G1:
+            n = _others(r, words, places)
+            v, d, g = values[:n], dark[:n], gain[:n]
+            _gather(r, begin, others, places, v, d, g)
+            over_here, empty_here = np.int32(0), np.int32(0)
+            for k in range(n):
+                number = _rounded((np.float32(v[k] & _ADC) - d[k]) * g[k], enough, low, high)
+                over, nothing = _is_saturated(v[k], g[k]), _is_empty(v[k], g[k])
+                kept = (not (over | nothing)) & (g[k] != np.float32(0))
+                counted = number if kept else np.int32(0)
+                upper = np.int32(upper + np.int32(counted >> np.int32(16)))
+                lower = np.int32(lower + np.int32(counted & np.int32(0xFFFF)))
+                top = max(top, number if kept else _LOWEST)
+                over_here = np.int32(over_here + np.int32(over))
+                empty_here = np.int32(empty_here + np.int32(nothing))
+                number = empty_mark if nothing else number
+                numbers[k] = over_mark if over else number
+            for k in range(n):
+                o[places[k]] = numbers[k]
+            saturated += over_here
+            empty += empty_here
+        for k in range(b_first, b):
+            out[bad[k]] = fill
+        empty += b - b_first
+        total += (np.int64(upper) << 16) + np.int64(lower)
         highest = max(highest, top)
     return float(total), float(highest) if highest > _LOWEST else -np.inf, empty, saturated
+
+
+@njit(**_OPTIONS)
+def _rounded(value: np.float32, enough: np.float32, low: np.float32, high: np.float32) -> np.int32:
+    """Round to an integer of the range; a value that is not enough, or NaN, is 0."""
+    value = value if value >= enough else np.float32(0)
+    value = value if value > low else low
+    value = value if value < high else high
+    return np.int32(np.floor(value + np.float32(0.5)))
 
 
 @njit(**_OPTIONS)
@@ -278,6 +349,7 @@ def warm_up(dtypes: Iterable[npt.DTypeLike] = (np.float32, np.int32, np.uint16),
     """Compile what makes frames of these types, or load it from the cache: not to be left to the first frame."""
     raw = np.zeros(BLOCK, np.uint16)
     maps = np.zeros(BLOCK, np.float32), np.zeros(BLOCK, np.float32), np.zeros((2, BLOCK, 2), np.float32)
+    maps = *maps, np.zeros(0, np.int32)
     for dtype in dtypes:
         out = np.empty(BLOCK, dtype)
         if out.dtype == np.float32:
