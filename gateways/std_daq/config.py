@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 from sisockdaq.gateways.std_daq.deploying import Deployment, next_id
-from twisted.internet.defer import DeferredLock, inlineCallbacks
+from twisted.internet.defer import Deferred, DeferredLock, inlineCallbacks
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from sisockdaq.errors import AcquisitionRefused, ConfigurationError, SisockdaqError
 
@@ -98,30 +99,39 @@ class Configurator:
     def _set(self, changes: dict[str, Any]) -> Any:
         gateway, before, now = self._gateway, self.deployment, time.time()
         user = changes.pop(USER, None)
-        current = yield self._daq.ask(gateway.receiver, "get_config")
+        found = yield self._daq.ask(gateway.receiver, "get_config")
         # What has the value already is no change: clients send back all that they were given.
-        wanted = {key: value for key, value in changes.items() if key not in current or current[key] != value}
-        found = current
+        wanted = {key: value for key, value in changes.items() if key not in found or found[key] != value}
         new_id = next_id(self._known_id, now)
-        if wanted:
-            self.deployment = Deployment()
-            self.deployment.begin(new_id, [gateway.receiver, gateway.writer], now)
-            try:
+        self.deployment = Deployment()
+        self.deployment.begin(new_id, [gateway.receiver, gateway.writer], now)
+        server = gateway.writer
+        try:
+            if user is not None and user != self.user_id:
+                yield self._have_written_as(user)
+            self.deployment.done(gateway.writer, time.time())
+            server = gateway.receiver
+            if wanted:
                 yield self._daq.ask(gateway.receiver, "set_config", wanted, limit=APPLYING)
                 found = yield self._daq.ask(gateway.receiver, "get_config")
-            except (ConfigurationError, AcquisitionRefused):
-                self.deployment = before
-                raise
-            except SisockdaqError as error:
-                self.deployment.fail(gateway.receiver, error.message, time.time())
-                raise
             self.deployment.done(gateway.receiver, time.time())
-        if user is not None:
-            self.user_id = user
+        except SisockdaqError as error:
+            if isinstance(error, ConfigurationError | AcquisitionRefused):
+                self.deployment = before  # refused: nothing was deployed
+            else:
+                self.deployment.fail(server, error.message, time.time())
+            if server == gateway.receiver and user is not None and user != self.user_id:
+                yield self._have_written_as(self.user_id).addErrback(_log_failure)
+            raise
+        self.user_id = self.user_id if user is None else user
         whole = self._whole(found)
         self._saw(whole, new_id)
-        self.deployment.done(gateway.writer, time.time())
         return whole
+
+    def _have_written_as(self, user: int | None) -> Deferred[Any]:
+        """Tell the writer whose the files are; it refuses whom it cannot be."""
+        asked = {USER: user if user is not None and user > 0 else None}
+        return self._daq.ask(self._gateway.writer, "set_config", asked)
 
     def _whole(self, found: Mapping[str, Any]) -> dict[str, Any]:
         user = self.user_id
@@ -168,3 +178,7 @@ def _write(file: Path | None, kept: Mapping[str, Any]) -> None:
         Path(temporary).replace(file)
     except OSError as error:
         _log.warn("{file} cannot be written: {error}", file=str(file), error=str(error))
+
+
+def _log_failure(failure: Failure) -> None:
+    _log.warn("{error}", error=str(failure.value))

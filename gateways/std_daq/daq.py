@@ -21,7 +21,6 @@ from sisockdaq.gateways.std_daq.words import (
     detector_counters,
     identity,
     is_over,
-    name_of_file,
     unknown,
     writer_of,
 )
@@ -113,7 +112,6 @@ class Daq:
         run_id = time.time_ns() if request.run_id is None else request.run_id
         user = self.config.user_id
         wanted = {
-            "acquisition": name_of_file(request.output_file),
             "frames": request.n_images,
             "output_file": request.output_file,
             "run_id": run_id,

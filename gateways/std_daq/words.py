@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import PurePosixPath
 from typing import Any
 
 __all__ = [
@@ -12,42 +11,27 @@ __all__ = [
     "detector_counters",
     "identity",
     "is_over",
-    "name_of_file",
     "unknown",
     "writer_of",
 ]
 
 
 def acquisition_of(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Return std-daq's acquisition from a status of the writer, or from an entry of its log.
-
-    It is always whole: what is not known is null.
-    """
-    info, stats = dict(entry.get("info") or {}), dict(entry.get("stats") or {})
-    written = _first(stats.get("n_write_completed"), entry.get("frames_written"))
-    known = bool(entry.get("acquisition") or info)
-    state = _first(entry.get("acquisition_state"), None if "acquisition_state" in entry else entry.get("state"))
+    """Return std-daq's acquisition from the writer's record of it; always whole: what is not known is null."""
+    info, stats = entry.get("info") or {}, entry.get("stats") or {}
+    state = entry.get("state")
     return {
-        "info": {
-            "n_images": _first(info.get("n_images"), entry.get("frames")),
-            "output_file": _first(info.get("output_file"), entry.get("output_file"), entry.get("master")),
-            "run_id": _first(info.get("run_id"), entry.get("run_id")),
-        },
-        "message": entry.get("message") if known else None,
-        "state": str(state) if known and state else None,
-        "stats": {
-            "n_write_completed": written if known else None,
-            "n_write_requested": _first(stats.get("n_write_requested"), written) if known else None,
-            "start_time": _first(stats.get("start_time"), entry.get("started")),
-            "stop_time": _first(stats.get("stop_time"), entry.get("ended")),
-        },
+        "info": {key: info.get(key) for key in ("n_images", "output_file", "run_id")},
+        "message": entry.get("message"),
+        "state": str(state) if state else None,
+        "stats": {key: stats.get(key) for key in ("n_write_completed", "n_write_requested", "start_time", "stop_time")},
     }
 
 
 def writer_of(status: Mapping[str, Any]) -> dict[str, Any]:
     """Return std-daq's status from one of the writer."""
     state = str(status.get("state"))
-    acquisition = acquisition_of(status)
+    acquisition = acquisition_of(status.get("record") or {})
     return {"acquisition": acquisition, "state": state if state in ("READY", "WRITING") else "UNKNOWN"}
 
 
@@ -65,14 +49,6 @@ def identity(acquisition: Mapping[str, Any]) -> tuple[Any, Any]:
 def is_over(writer: Mapping[str, Any]) -> bool:
     """Whether an acquisition of this status (std-daq's object) has ended, files closed."""
     return writer["state"] == "READY"
-
-
-def name_of_file(output_file: str) -> str:
-    """Return the name that the acquisition of an output file goes by."""
-    name = PurePosixPath(output_file).name
-    for ending in (".h5", ".hdf5", ".nxs", ".hdf"):
-        name = name.removesuffix(ending)
-    return name.removesuffix("_master") or PurePosixPath(output_file).name
 
 
 class Throughput:
@@ -114,7 +90,3 @@ def detector_counters(status: Mapping[str, Any]) -> tuple[float, float]:
 
 def _sum(values: Iterable[Any]) -> float:
     return float(sum(value for value in values if isinstance(value, int | float)))
-
-
-def _first(*values: Any) -> Any:
-    return next((value for value in values if value is not None), None)

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from sisockdaq.gateways.std_daq import StdDaq
@@ -25,26 +26,26 @@ class FakeWriter(DataNodeServer):
 
     def setup(self) -> None:
         self.lock = threading.Lock()
-        self.current: dict[str, Any] = {"state": "READY", "acquisition": None, "acquisition_state": None}
+        self.busy = self.at_once = False
+        self.record: dict[str, Any] = {}
         self.ended: list[dict[str, Any]] = []
         self.asked: list[dict[str, Any]] = []
-        for name in ("start", "stop", "status", "log"):
+        self.user: int | None = None
+        for name in ("start", "stop", "status", "log", "get_config", "set_config"):
             self.register_control(name, getattr(self, f"{name}_it"), in_thread=True)
 
     def start_it(self, **wanted: Any) -> dict[str, Any]:
         with self.lock:
             self.asked.append(wanted)
-            if self.current["state"] != "READY":
-                raise AcquisitionRefused(f"{self.current['acquisition']} is under way", remedy="wait for its end")
+            if self.busy:
+                raise AcquisitionRefused(f"{self.record['acquisition']} is under way", remedy="wait for its end")
             if "/forbidden/" in wanted["output_file"]:
                 raise AcquisitionRefused("cannot start x", reasons=["/forbidden is not writable", "the disk is full"])
-            self.current = {
-                "state": "WRITING",
-                "acquisition": wanted["acquisition"],
-                "acquisition_state": "WAITING_IMAGES",
+            self.busy = True
+            self.record = {
+                "acquisition": Path(wanted["output_file"]).stem,
+                "state": "WAITING_IMAGES",
                 "message": "",
-                "frames_written": 0,
-                "bytes_written": 0,
                 "info": {
                     "n_images": wanted["frames"],
                     "output_file": wanted["output_file"],
@@ -57,7 +58,10 @@ class FakeWriter(DataNodeServer):
                     "stop_time": None,
                 },
             }
-            return dict(self.current)
+        begun = self.status_it()
+        if self.at_once:
+            self.end()
+        return begun
 
     def stop_it(self) -> dict[str, Any]:
         self.end("Interrupted.")
@@ -65,43 +69,46 @@ class FakeWriter(DataNodeServer):
 
     def status_it(self) -> dict[str, Any]:
         with self.lock:
-            return dict(self.current)
+            written = self.record["stats"]["n_write_completed"] if self.record else 0
+            return {
+                "state": "WRITING" if self.busy else "READY",
+                "record": dict(self.record),
+                "frames_written": written,
+                "bytes_written": 1000 * written,
+            }
 
     def log_it(self, n: int = 100) -> list[dict[str, Any]]:
         with self.lock:
             return self.ended[:n]
 
+    def get_config_it(self) -> dict[str, Any]:
+        return {"writer_user_id": self.user}
+
+    def set_config_it(self, changes: Mapping[str, Any]) -> dict[str, Any]:
+        if changes.get("writer_user_id") == 666:
+            raise ConfigurationError("writer_user_id: there is no user 666")
+        self.user = changes["writer_user_id"]
+        return self.get_config_it()
+
     def write(self, images: int) -> None:
         """Have so many images in the file."""
         with self.lock:
-            stats = {**self.current["stats"], "n_write_completed": images, "n_write_requested": images}
-            self.current = {
-                **self.current,
-                "acquisition_state": "WRITING",
-                "stats": stats,
-                "frames_written": images,
-                "bytes_written": 1000 * images,
-            }
+            stats = {**self.record["stats"], "n_write_completed": images, "n_write_requested": images}
+            self.record = {**self.record, "state": "WRITING", "stats": stats}
 
     def end(self, message: str = "Completed.", state: str = "FINISHED") -> None:
         """End the acquisition, if there is one."""
         with self.lock:
-            if self.current["state"] == "READY":
-                return
-            stats = {**self.current["stats"], "stop_time": time.time()}
-            self.current = {
-                **self.current,
-                "state": "READY",
-                "acquisition_state": state,
-                "message": message,
-                "stats": stats,
-            }
-            self.ended.insert(0, {key: self.current[key] for key in ("info", "message", "stats")} | {"state": state})
+            if self.busy:
+                stats = {**self.record["stats"], "stop_time": time.time()}
+                self.record = {**self.record, "state": state, "message": message, "stats": stats}
+                self.ended.insert(0, self.record)
+                self.busy = False
 
     def forget(self) -> None:
         """Be as after a restart: only the log is left."""
         with self.lock:
-            self.current = {"state": "READY", "acquisition": None, "acquisition_state": None}
+            self.busy, self.record = False, {}
 
 
 class FakeReceiver(DataNodeServer):

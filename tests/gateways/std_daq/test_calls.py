@@ -52,14 +52,13 @@ def test_a_run_id_is_the_time_when_none_is_given(std_daq: Rig) -> None:
     before = time.time_ns()
     info = std_daq.client.start_writer_async(REQUEST)["acquisition"]["info"]
     assert before <= info["run_id"] <= time.time_ns()
-    assert std_daq.writer.asked[0]["acquisition"] == "run"
-    assert "user_id" not in std_daq.writer.asked[0]
+    assert std_daq.writer.asked == [{"frames": 3, "output_file": "/data/run.h5", "run_id": info["run_id"]}]
 
 
 def test_a_synchronous_write_answers_at_the_end_of_the_acquisition(std_daq: Rig) -> None:
     with ThreadPoolExecutor() as pool:
         writing = pool.submit(std_daq.client.start_writer_sync, REQUEST)
-        wait_until(lambda: std_daq.writer.current["state"] == "WRITING", 5, "the start")
+        wait_until(lambda: std_daq.writer.busy, 5, "the start")
         with pytest.raises(StdDaqAdminException, match="run is under way"):
             std_daq.client.start_writer_sync(REQUEST)
         assert not writing.done()
@@ -77,7 +76,7 @@ def test_a_synchronous_write_has_no_limit_of_time(std_daq: Rig, monkeypatch: pyt
     std_daq.gateway._port.factory.timeOut = 0.3
     with ThreadPoolExecutor() as pool:
         writing = pool.submit(std_daq.client.start_writer_sync, REQUEST)
-        wait_until(lambda: std_daq.writer.current["state"] == "WRITING", 5, "the start")
+        wait_until(lambda: std_daq.writer.busy, 5, "the start")
         began = time.monotonic()
         wait_until(lambda: time.monotonic() - began > 2.0, 5, "a while")
         assert not writing.done()
@@ -88,7 +87,7 @@ def test_a_synchronous_write_has_no_limit_of_time(std_daq: Rig, monkeypatch: pyt
 def test_a_failed_acquisition_is_told_and_logged(std_daq: Rig) -> None:
     with ThreadPoolExecutor() as pool:
         writing = pool.submit(std_daq.client.start_writer_sync, REQUEST)
-        wait_until(lambda: std_daq.writer.current["state"] == "WRITING", 5, "the start")
+        wait_until(lambda: std_daq.writer.busy, 5, "the start")
         std_daq.writer.end("ERROR: the disk is full", "FAILED")
         ended = writing.result(5)
     assert ended["acquisition"]["state"] == "FAILED"
@@ -99,7 +98,7 @@ def test_a_failed_acquisition_is_told_and_logged(std_daq: Rig) -> None:
 def test_a_writer_that_was_restarted_meanwhile_is_asked_for_its_log(std_daq: Rig) -> None:
     with ThreadPoolExecutor() as pool:
         writing = pool.submit(std_daq.client.start_writer_sync, REQUEST)
-        wait_until(lambda: std_daq.writer.current["state"] == "WRITING", 5, "the start")
+        wait_until(lambda: std_daq.writer.busy, 5, "the start")
         std_daq.writer.end("Interrupted.")
         std_daq.writer.forget()
         assert writing.result(5)["acquisition"]["message"] == "Interrupted."
@@ -109,9 +108,9 @@ def test_an_acquisition_that_nobody_knows_any_more_ends_the_wait(std_daq: Rig, m
     monkeypatch.setattr("sisockdaq.gateways.std_daq.daq.LOST_AFTER", 0.5)
     with ThreadPoolExecutor() as pool:
         writing = pool.submit(std_daq.client.start_writer_sync, REQUEST)
-        wait_until(lambda: std_daq.writer.current["state"] == "WRITING", 5, "the start")
+        wait_until(lambda: std_daq.writer.busy, 5, "the start")
         std_daq.writer.forget()
-        with pytest.raises(StdDaqAdminException, match="has not told of the acquisition for 0.5 s"):
+        with pytest.raises(StdDaqAdminException, match=r"has not told of the acquisition for 0\.5 s"):
             writing.result(10)
 
 
@@ -175,17 +174,23 @@ def test_the_configuration_is_merged(std_daq: Rig) -> None:
     assert std_daq.client.set_config({"writer_user_id": 12345})["writer_user_id"] == 12345
     std_daq.client.start_writer_async(REQUEST)
     assert std_daq.writer.asked[-1]["user_id"] == 12345
+    assert std_daq.writer.user == 12345
+    assert std_daq.client.set_config({"writer_user_id": 0})["writer_user_id"] == 0
+    assert std_daq.writer.user is None
 
 
 def test_a_wrong_configuration_changes_nothing(std_daq: Rig) -> None:
     before, deployed = std_daq.client.get_config(), std_daq.client.get_deployment_status()
     with pytest.raises(StdDaqAdminException, match="bit_depth 12 is not one of 16, 32"):
         std_daq.client.set_config({"bit_depth": 12, "writer_user_id": 5})
+    with pytest.raises(StdDaqAdminException, match="no user 666"):
+        std_daq.client.set_config({"bit_depth": 32, "writer_user_id": 666})
     with pytest.raises(StdDaqAdminException, match="colour is not known"):
         std_daq.client.set_config({"colour": "red"})
     with pytest.raises(StdDaqAdminException, match=r"module_positions\.0: .*at least 4 items"):
         std_daq.client.set_config({"module_positions": {"0": [1, 2]}})
     assert std_daq.client.get_config() == before
+    assert std_daq.writer.user is None
     assert std_daq.client.get_deployment_status() == deployed
 
 
@@ -200,7 +205,7 @@ def test_a_deployment_is_followed(std_daq: Rig) -> None:
             lambda: (found := std_daq.client.get_deployment_status())["status"] == "RUNNING" and found, 5, "running"
         )
         assert running["message"] == "Waiting for servers..."
-        assert set(running["servers"].values()) == {"Deploying"}
+        assert running["servers"] == {"std_daq_receiver": "Deploying", "std_daq_writer": "Done"}
         std_daq.receiver.hang.set()
         setting.result(5)
     last = std_daq.client.get_deployment_status()

@@ -58,7 +58,7 @@ def test_our_own_take_the_documented_option_too(std_daq: Rig) -> None:
 def test_a_synchronous_write_waits(std_daq: Rig) -> None:
     command = [sys.executable, "-c", CALL, OURS, "write_sync", "/data/run.h5", "2", "-b", std_daq.url]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        wait_until(lambda: std_daq.writer.current["state"] == "WRITING", 15, "the start")
+        wait_until(lambda: std_daq.writer.busy, 15, "the start")
         assert process.poll() is None
         std_daq.writer.end()
         out, _ = process.communicate(timeout=15)
