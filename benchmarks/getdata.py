@@ -15,7 +15,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -142,19 +142,11 @@ def _compare(size: int, local: Client, remote: Client, rival: Rival, rounds: int
     contenders: dict[str, Callable[[], Any]] = {
         "unix socket": lambda: _ours(local, size),
         "TLS WebSocket": lambda: _ours(remote, size),
-        "floor unix socket": lambda: _floor(local, sent),
-        "floor TLS WebSocket": lambda: _floor(remote, sent),
+        "floor unix socket": lambda: move(local, sent),
+        "floor TLS WebSocket": lambda: move(remote, sent),
         "rival": lambda: rival.get(rival_size),
     }
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    for number in range(rounds):
-        for name, act in contenders.items():
-            if name == "rival" and number >= rival_rounds:
-                continue
-            begun = time.perf_counter()
-            act()
-            times[name].append(time.perf_counter() - begun)
-    median = {name: statistics.median(taken) for name, taken in times.items()}
+    median = median_times(contenders, rounds, rival_rounds)
     other = median["rival"] * size / rival_size
     scaled = "" if rival_size == size else f", {size // rival_size} × its time for {rival_size:.0e} points"
     return [
@@ -171,12 +163,25 @@ def _compare(size: int, local: Client, remote: Client, rival: Rival, rounds: int
     ]
 
 
+def median_times(contenders: Mapping[str, Callable[[], Any]], rounds: int, rival_rounds: int) -> dict[str, float]:
+    """Return the median time of each [s], taken in turn, round by round; "rival" takes part in the first ones only."""
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for number in range(rounds):
+        for name, act in contenders.items():
+            if name == "rival" and number >= rival_rounds:
+                continue
+            begun = time.perf_counter()
+            act()
+            times[name].append(time.perf_counter() - begun)
+    return {name: statistics.median(taken) for name, taken in times.items()}
+
+
 def _ours(client: Client, size: int) -> None:
     found = client.get(f"points::n{size}", start=1)[f"points::n{size}"]
     assert len(found) == size
 
 
-def _floor(client: Client, count: int) -> None:
+def move(client: Client, count: int) -> None:
     """Move so many bytes from the node, as progressive results that nobody reads."""
     network = client._network
     options = CallOptions(on_progress=lambda message: None)

@@ -16,18 +16,15 @@ from __future__ import annotations
 import http.client
 import json
 import multiprocessing
-import statistics
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from autobahn.wamp.types import CallOptions
 from sisockdaq.gateways.grafana import Grafana
 
-from benchmarks.getdata import RIVAL_SPAN, T0, Points, Rival
+from benchmarks.getdata import RIVAL_SPAN, T0, Points, Rival, median_times, move
 from sisockdaq.client import Client
 from sisockdaq.gateway import run_gateway
 from sisockdaq.router import free_port
@@ -106,18 +103,10 @@ def _compare(size: int, port: int, client: Client, rival: Bridge, rounds: int) -
     contenders: dict[str, Callable[[], Any]] = {
         "panel": lambda: ask(port, size, PANEL),
         "whole": lambda: ask(port, size, size),
-        "floor": lambda: _floor(client, sent),
+        "floor": lambda: move(client, sent),
         "rival": lambda: rival.panel(size),
     }
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    for number in range(rounds):
-        for name, act in contenders.items():
-            if name == "rival" and number >= rival_rounds:
-                continue
-            begun = time.perf_counter()
-            act()
-            times[name].append(time.perf_counter() - begun)
-    median = {name: statistics.median(taken) for name, taken in times.items()}
+    median = median_times(contenders, rounds, rival_rounds)
     cases = {"panel": f"panel of {PANEL} points", "whole": "all points"}
     return [
         {
@@ -131,12 +120,6 @@ def _compare(size: int, port: int, client: Client, rival: Bridge, rounds: int) -
         }
         for case, words in cases.items()
     ]
-
-
-def _floor(client: Client, count: int) -> None:
-    """Move so many bytes from the node, as progressive results that nobody reads."""
-    options = CallOptions(on_progress=lambda message: None)
-    client._network.call("consumer.points.bytes", count, options=options, deadline=120.0)
 
 
 def _lists(port: int) -> bool:
