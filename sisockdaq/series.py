@@ -397,6 +397,11 @@ class SeriesStore:
         self.timelines: dict[str, Timeline] = {}
         self._owner: dict[str, Timeline] = {}
 
+    def forget(self, timeline: str) -> None:
+        """Remove a timeline with its fields and samples, so that they may be declared anew, of another shape."""
+        for name in list((self.timelines.pop(timeline)).series):
+            del self._owner[name]
+
     def series(
         self,
         name: str,

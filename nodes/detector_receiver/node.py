@@ -7,7 +7,10 @@ once a second, and the image itself, at most once an `image_interval`.
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Callable, Mapping
+from functools import wraps
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,17 +19,19 @@ import numpy.typing as npt
 import psutil
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from sisockdaq.nodes.detector_receiver.conversion import ConversionOptions, JungfrauPart
+from sisockdaq.nodes.detector_receiver.kept import KeptConfiguration
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
 from sisockdaq.base import DataNodeServer
 from sisockdaq.conversion.converter import FrameStatistics
 from sisockdaq.conversion.runs import DarkRuns
+from sisockdaq.detector.configuration import Addresses, changed, to_config
 from sisockdaq.detector.description import DetectorOptions, Geometry
 from sisockdaq.detector.receiver import Receiver, ReceiverSettings
 from sisockdaq.detector.recording import RecordingWriter
 from sisockdaq.detector.sockets import buffer_warning, granted_buffer, open_sockets
-from sisockdaq.errors import ConfigurationError, SisockdaqError
+from sisockdaq.errors import AcquisitionRefused, ConfigurationError, SisockdaqError
 from sisockdaq.frames import Description, FrameHeader, Producer, make_consumer, make_producer
 from sisockdaq.frames.stream2_bus import Stream2Output
 
@@ -149,10 +154,17 @@ class DetectorReceiver(DataNodeServer):
     _stream2: Stream2Output | None = None
     _recording: RecordingWriter | None = None
     _darks: DarkRuns | None = None
+    _broken = ""
 
     def setup(self) -> Any:
         """Declare the fields; open ports and ring in a thread, where compiling and touching memory may take a while."""
-        self.detector = self._find_detector()
+        self._changing = threading.Lock()
+        described = self._find_detector()
+        assert self.state is not None
+        self._kept = KeptConfiguration(
+            self.state.path / f"detector-{self.name}.json", described, [(e.address, e.port) for e in self.options.udp]
+        )
+        self.detector, self._addresses = self._kept.load()
         self.jungfrau = JungfrauPart(self.name, self.detector, self.options.conversion, self.site, self._poni())
         self._darks = self.jungfrau.runs
         for name, units, about in (
@@ -165,6 +177,22 @@ class DetectorReceiver(DataNodeServer):
             *(_CONVERTED if self.jungfrau.converts else ()),
         ):
             self._frame = self.series(name, units=units, description=about, timeline="frame").timeline
+        self._declare_image()
+        for name, (units, about) in _STATUS.items():
+            self._status = self.series(name, units=units, description=about, timeline="status", keep=86400).timeline
+        self.register_control("status", self.status)
+        self.register_control("ledger", self.ledger)
+        self.register_control("get_config", self.get_config)
+        self.register_control("set_config", self.set_config, in_thread=True)
+        for name, call in self._dark_calls().items():
+            self.register_control(name, self._present_call(name, call), in_thread=True)
+        self._image_due = 0.0
+        self._last: tuple[float, int, int, int] | None = None
+        return deferToThread(self._begin).addCallback(lambda _: self.every(1.0, self._report))
+
+    def _declare_image(self) -> None:
+        if "image" in self.store.timelines:
+            self.store.forget("image")
         self._image = self.series(
             "image",
             description=f"The newest image of {self.detector.title}, every {self.options.image_interval:g} s.",
@@ -175,15 +203,21 @@ class DetectorReceiver(DataNodeServer):
             max_samples=_IMAGES_KEPT,
             feed=False,  # an image may be larger than any message; who wants one asks, and gets it in chunks
         )
-        for name, (units, about) in _STATUS.items():
-            self._status = self.series(name, units=units, description=about, timeline="status", keep=86400).timeline
-        self.register_control("status", self.status)
-        self.register_control("ledger", self.ledger)
-        for name, call in self.jungfrau.controls(self._under_way, self._describe_again).items():
-            self.register_control(name, call, in_thread=True)
-        self._image_due = 0.0
-        self._last: tuple[float, int, int, int] | None = None
-        return deferToThread(self._begin).addCallback(lambda _: self.every(1.0, self._report))
+
+    def _dark_calls(self) -> dict[str, Callable[..., Any]]:
+        return self.jungfrau.controls(self._under_way, self._describe_again)
+
+    def _present_call(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a control call that reaches the detector as it is configured when it is called."""
+
+        @wraps(call)
+        def present(*args: Any, **kwargs: Any) -> Any:
+            calls = self._dark_calls()
+            if name not in calls:
+                raise ConfigurationError(f"{self.detector.title} is not a JUNGFRAU: it has no {name}")
+            return calls[name](*args, **kwargs)
+
+        return present
 
     def _find_detector(self) -> DetectorOptions:
         detector: DetectorOptions | None = self.options.detector or getattr(self.site, "detector", None)
@@ -205,8 +239,9 @@ class DetectorReceiver(DataNodeServer):
         """Open everything; nothing stays open when a part of it fails."""
         options = self.options
         self.jungfrau.prepare()
-        sockets = open_sockets([(entry.address, entry.port) for entry in options.udp], options.receive_buffer)
+        sockets = open_sockets(self._addresses, options.receive_buffer)
         self.ports = [one.getsockname()[1] for one in sockets]
+        self._addresses = [(address, port) for (address, _), port in zip(self._addresses, self.ports, strict=True)]
         self.granted_buffer = min(granted_buffer(one) for one in sockets)
         self.warning = buffer_warning(sockets, options.receive_buffer)
         if self.warning:
@@ -255,6 +290,84 @@ class DetectorReceiver(DataNodeServer):
         if self._producer is not None and self.jungfrau.converts:
             self._producer.describe(self._describe())
 
+    # A new configuration while the node runs.
+
+    def get_config(self) -> dict[str, Any]:
+        """Return detector and ports under std-daq's names (role control); see `sisockdaq.detector.configuration`."""
+        return to_config(self.detector, self._addresses)
+
+    def set_config(self, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """Change detector and ports, all or nothing; return the whole configuration (role control).
+
+        Consumers see the new description without a restart. The change is kept for the next start, until the site
+        file describes another detector.
+
+        Raises
+        ------
+        ConfigurationError, PortTaken
+            With every reason; then all is as it was.
+        AcquisitionRefused
+            While an acquisition, a dark run or another change is under way.
+        """
+        if not self._changing.acquire(blocking=False):
+            raise AcquisitionRefused("another change is under way", remedy="wait for its end")
+        try:
+            detector, addresses = changed(self.detector, self._addresses, changes)
+            if (detector, addresses) != (self.detector, self._addresses):
+                self._refuse_while_busy()
+                self._try_ports(addresses)
+                self._replace(detector, addresses)
+                self._kept.save(detector, addresses)
+            return self.get_config()
+        finally:
+            self._changing.release()
+
+    def _refuse_while_busy(self) -> None:
+        if name := self._under_way():
+            raise AcquisitionRefused(f"{name} is under way", remedy="wait for its end, or stop it")
+        if self._darks is not None and self._darks.status()["active"]:
+            raise AcquisitionRefused("a dark run is under way", remedy="wait for its end, or stop it")
+
+    def _try_ports(self, addresses: Addresses) -> None:
+        """Open, and let go, the ports that are not this receiver's already."""
+        new = [each for each in addresses if each not in self._addresses]
+        for one in open_sockets(new, self.options.receive_buffer):
+            one.close()
+
+    def _replace(self, detector: DetectorOptions, addresses: Addresses) -> None:
+        """Stop what runs and begin anew; when that fails, begin again as it was."""
+        before = self.detector, self._addresses
+        self._stop_receiving()
+        try:
+            self._configure(detector, addresses)
+        except Exception as error:
+            _log.warn("back to {title}: {error}", title=before[0].title, error=error)
+            self._broken = f"it could not go back to {before[0].title} after a change: {error}"
+            self._configure(*before)
+            self._broken = ""
+            if isinstance(error, SisockdaqError):
+                raise
+            raise ConfigurationError(f"{detector.title} cannot be received: {error}") from error
+
+    def _configure(self, detector: DetectorOptions, addresses: Addresses) -> None:
+        same_image = (detector.shape, detector.dtype) == (self.detector.shape, self.detector.dtype)
+        self.detector, self._addresses = detector, addresses
+        self.jungfrau = JungfrauPart(self.name, detector, self.options.conversion, self.site, self._poni())
+        self._darks = self.jungfrau.runs
+        if not same_image:
+            self._declare_image()
+        self._last, self._image_due = None, 0.0
+        self._begin()
+
+    def _stop_receiving(self) -> None:
+        receiver, self.receiver = self.receiver, None
+        if receiver is not None:
+            receiver.stop()
+            self.jungfrau.flush()
+        if self._darks is not None:
+            self._darks.close()
+        self._close_outputs()
+
     def _under_way(self) -> str | None:
         """Return the acquisition under way."""
         return self.receiver.acquisition()["acquisition"] if self.receiver is not None else None
@@ -288,24 +401,23 @@ class DetectorReceiver(DataNodeServer):
             self._recording = RecordingWriter(folder, self.ports)
 
     def _close_outputs(self) -> None:
-        if self._recording is not None:
-            self._recording.close()
-        if self._stream2 is not None:
-            self._stream2.close()
-        if self._producer is not None:
-            self._producer.close()
+        recording, self._recording = self._recording, None
+        stream2, self._stream2 = self._stream2, None
+        producer, self._producer = self._producer, None
+        if recording is not None:
+            recording.close()
+        if stream2 is not None:
+            stream2.close()
+        if producer is not None:
+            producer.close()
 
     def teardown(self) -> Any:
         """Stop receiving; what is in hand is still published."""
         return deferToThread(self._end)
 
     def _end(self) -> None:
-        if self.receiver is not None:
-            self.receiver.stop()
-            self.jungfrau.flush()
-        if self._darks is not None:
-            self._darks.close()
-        self._close_outputs()
+        with self._changing:
+            self._stop_receiving()
 
     def _on_frame(self, header: FrameHeader, image: npt.NDArray[Any] | None) -> None:
         """Take a finished frame as it was received; in the receiver's thread."""
@@ -341,11 +453,14 @@ class DetectorReceiver(DataNodeServer):
 
     def _report(self) -> None:
         """Append rates and counts; once a second."""
-        if self.receiver is None or self._producer is None:
+        receiver, producer = self.receiver, self._producer
+        if self._broken:
+            raise SisockdaqError(f"{self.name} no longer receives: {self._broken}", remedy="restart the node")
+        if receiver is None or producer is None:
             return
-        if self.receiver.error is not None:
-            raise SisockdaqError(f"{self.name} no longer receives: {self.receiver.error}", remedy="restart the node")
-        now, counts, ring = time.time(), self.receiver.counters(), self._producer.status()
+        if receiver.error is not None:
+            raise SisockdaqError(f"{self.name} no longer receives: {receiver.error}", remedy="restart the node")
+        now, counts, ring = time.time(), receiver.counters(), producer.status()
         frames = counts["frames"]
         seen = (now, sum(frames.values()) - frames["partial"], counts["packets"], counts["bytes"])
         before, self._last = self._last or seen, seen
@@ -369,20 +484,22 @@ class DetectorReceiver(DataNodeServer):
 
     def status(self) -> dict[str, Any]:
         """Return what the receiver is, what it does, and all its counters (role control)."""
-        if self.receiver is None or self._producer is None:
-            return {"state": "STARTING", "detector": self.detector.title}
-        acquisition = self.receiver.acquisition()
-        failed = self.receiver.error
+        receiver, producer = self.receiver, self._producer  # a new configuration may take them away meanwhile
+        if receiver is None or producer is None:
+            state = "FAILED" if self._broken else "STARTING"
+            return {"state": state, "detector": self.detector.title, "message": self._broken}
+        acquisition = receiver.acquisition()
+        failed = receiver.error
         return {
             "state": "FAILED" if failed else "RECEIVING" if acquisition["acquisition"] else "READY",
             "message": str(failed or self.warning or self.jungfrau.warning or ""),
             "detector": self.detector.title,
             "ports": self.ports,
             "receive_buffer": self.granted_buffer,
-            "trains": self.receiver.trains,
+            "trains": receiver.trains,
             "acquisition": acquisition,
-            "counters": self.receiver.counters(),
-            "ring": self._producer.status(),
+            "counters": receiver.counters(),
+            "ring": producer.status(),
             "stream2": dict(self._stream2.status()) if self._stream2 is not None else None,
             "recorded": self._recording.datagrams if self._recording is not None else None,
         }

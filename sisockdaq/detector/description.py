@@ -56,6 +56,12 @@ _EIGER_PAYLOAD = {10: 4096, 1: 1024}
 """Pixel bytes of an EIGER packet by the speed of its link [Gb/s]."""
 
 
+_PIXEL_TYPES = {4: "u1", 8: "u1", 16: "<u2", 32: "<u4"}
+"""Type of an image's pixels by its bit depth."""
+
+LARGEST_IMAGE = 2**28
+"""Pixels of an image at most: sixteen times those of an EIGER 16M, and less than what a typing error asks for."""
+
 _ELECTRONVOLT_METRE = 1.2398419843320026e-06
 """Energy times wavelength of a photon, hc/e [eV m] (CODATA 2018, exact)."""
 
@@ -165,6 +171,11 @@ class DetectorOptions(BaseModel):
         "inside. The first data row goes to y0; y1 < y0 means rows run upward, x1 < x0 that columns run to the left. "
         "Default: modules stacked downward.",
     )
+    image_size: tuple[int, int] | None = Field(
+        None,
+        description="Rows and columns of the image, where it is to be larger than what the modules reach; the rest is "
+        "gap. Default: as far as they reach.",
+    )
     module_ids: list[int] | None = Field(
         None,
         description="modId that each stream's packets must carry; others are counted as invalid. Default: the one that "
@@ -209,59 +220,80 @@ class DetectorOptions(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> DetectorOptions:
-        if self.model == "jungfrau" and self.bit_depth != 16:
-            raise ValueError(f"a JUNGFRAU has bit_depth 16, not {self.bit_depth}")
-        if self.model != "jungfrau" and (self.interfaces != 1 or self.readout_rows != JUNGFRAU_ROWS):
-            whose = "an EIGER" if self.model == "eiger" else "a GigaFRoST"
-            raise ValueError(f"interfaces and readout_rows are for JUNGFRAU; {whose} has neither")
-        self._check_gigafrost()
-        self._check_positions()
-        limit = np.iinfo(self.dtype).max
-        for name in ("gap_value", "fill_value"):
-            if (getattr(self, name) or 0) > limit:
-                raise ValueError(f"{name} {getattr(self, name)} does not fit into {self.dtype.name} (0 to {limit})")
-        if self.module_ids is not None and len(self.module_ids) != self.streams:
-            raise ValueError(f"module_ids has {len(self.module_ids)} entries for {self.streams} streams")
+        problems = list(self._problems())
+        if problems:
+            raise ValueError("; ".join(problems))
         return self
 
-    def _check_gigafrost(self) -> None:
+    def _problems(self) -> Iterator[str]:
+        """Find everything that does not fit together."""
+        if self.model == "jungfrau" and self.bit_depth != 16:
+            yield f"a JUNGFRAU has bit_depth 16, not {self.bit_depth}"
+        if self.model != "jungfrau" and (self.interfaces != 1 or self.readout_rows != JUNGFRAU_ROWS):
+            whose = "an EIGER" if self.model == "eiger" else "a GigaFRoST"
+            yield f"interfaces and readout_rows are for JUNGFRAU; {whose} has neither"
+        unlike = list(self._gigafrost_problems())
+        yield from unlike
+        if self.bit_depth in _PIXEL_TYPES:
+            limit = np.iinfo(self.dtype).max
+            for name in ("gap_value", "fill_value"):
+                if (getattr(self, name) or 0) > limit:
+                    yield f"{name} {getattr(self, name)} does not fit into {self.dtype.name} (0 to {limit})"
+        misplaced = list(self._position_problems())
+        yield from misplaced
+        if misplaced or unlike:
+            return  # what follows is told from the positions
+        if self.module_ids is not None and len(self.module_ids) != self.streams:
+            yield f"module_ids has {len(self.module_ids)} entries for {self.streams} streams"
+        yield from self._size_problems()
+
+    def _size_problems(self) -> Iterator[str]:
+        if self.image_size is None:
+            return
+        if self.model == "gigafrost":
+            yield "image_size is for detectors of modules; a GigaFRoST has image_width and image_height"
+        elif any(size < least for size, least in zip(self.image_size, self.extent, strict=True)):
+            yield f"image_size {list(self.image_size)} is smaller than {list(self.extent)}, which the modules reach"
+        elif math.prod(self.image_size) > LARGEST_IMAGE:
+            yield f"image_size {list(self.image_size)} has more than {LARGEST_IMAGE} pixels"
+
+    def _gigafrost_problems(self) -> Iterator[str]:
         if self.model != "gigafrost":
             if (self.image_width, self.image_height, self.packet_rows) != (None, None, None):
-                raise ValueError("image_width, image_height and packet_rows are for GigaFRoST")
+                yield "image_width, image_height and packet_rows are for GigaFRoST"
             return
         if self.bit_depth != 16:
-            raise ValueError(f"a GigaFRoST's image has bit_depth 16 (12 of them sent), not {self.bit_depth}")
+            yield f"a GigaFRoST's image has bit_depth 16 (12 of them sent), not {self.bit_depth}"
         if (self.modules, self.module_positions, self.module_ids) != (None, None, None):
-            raise ValueError("a GigaFRoST has no modules, module_positions or module_ids: its quadrants are fixed")
-        height = self.shape[0]
+            yield "a GigaFRoST has no modules, module_positions or module_ids: its quadrants are fixed"
+        height = self.extent[0]
         if self.packet_rows is not None and self.packet_rows > height // 4:
-            raise ValueError(f"packet_rows {self.packet_rows}: a stream has only {height // 4} rows")
+            yield f"packet_rows {self.packet_rows}: a stream has only {height // 4} rows"
 
-    def _check_positions(self) -> None:
-        if self.module_positions is None:
+    def _position_problems(self) -> Iterator[str]:
+        if self.module_positions is None or self.model == "gigafrost":
             return
         given, what = self.module_positions, "module" if self.model == "jungfrau" else "stream"
         count = len(given)
         if sorted(given) != list(range(count)) or not given:
-            raise ValueError(f"module_positions must have the keys 0 to {what}s − 1, each once")
+            yield f"module_positions must have the keys 0 to {what}s − 1, each once"
+            return
         a_module = 1 if self.model == "jungfrau" else _EIGER_STREAMS
         if self.modules is not None and count != self.modules * a_module:
-            raise ValueError(
-                f"module_positions has {count} entries; {self.modules} modules have {self.modules * a_module}"
-            )
+            yield f"module_positions has {count} entries; {self.modules} modules have {self.modules * a_module}"
         rows, columns = self.tile
         for index, (x0, y0, x1, y1) in sorted(given.items()):
             if min(x0, y0, x1, y1) < 0:
-                raise ValueError(f"module_positions.{index}: {[x0, y0, x1, y1]} has a negative end")
+                yield f"module_positions.{index}: {[x0, y0, x1, y1]} has a negative end"
             if (abs(y1 - y0) + 1, abs(x1 - x0) + 1) != (rows, columns):
                 spans = f"{abs(y1 - y0) + 1} × {abs(x1 - x0) + 1}"
-                raise ValueError(
+                yield (
                     f"module_positions.{index}: {[x0, y0, x1, y1]} spans {spans} pixels; "
                     f"a {what} has {rows} × {columns} (ends inside)"
                 )
         for (a, first), (b, second) in combinations(sorted(given.items()), 2):
             if _overlap(first, second):
-                raise ValueError(f"module_positions: {what}s {a} and {b} overlap")
+                yield f"module_positions: {what}s {a} and {b} overlap"
 
     @property
     def tile(self) -> tuple[int, int]:
@@ -321,13 +353,18 @@ class DetectorOptions(BaseModel):
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns of the image."""
+        return self.image_size or self.extent
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """Rows and columns that the modules reach."""
         places = self.positions
         return 1 + max(max(p[1], p[3]) for p in places), 1 + max(max(p[0], p[2]) for p in places)
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """Type of the image's pixels; 4-bit pixels are spread to one byte each."""
-        return np.dtype({4: "u1", 8: "u1", 16: "<u2", 32: "<u4"}[self.bit_depth])
+        return np.dtype(_PIXEL_TYPES[self.bit_depth])
 
     @property
     def fill(self) -> int:
