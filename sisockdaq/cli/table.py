@@ -1,12 +1,13 @@
 """The live table of a site: what each part does, how fast, what was lost.
 
 The supervisor knows which processes live; what they do is asked of the nodes themselves, like any client would: the
-latest samples of their ``status`` timeline, and the writer's status call. A node that does not answer costs its row's
+latest samples of their timelines `_TOLD`, and the writer's status call. A node that does not answer costs its row's
 figures, nothing else. Without a terminal each change is one line.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import threading
@@ -32,6 +33,9 @@ PERIOD = 1.0
 
 _STALE = 5.0
 """A sample older than this [s] is not shown: the node has stopped telling."""
+
+_TOLD = ("status", "recording")
+"""Timelines on which nodes say how they are."""
 
 _WIDE = 110
 """Columns of a terminal from which on the table shows the types too; a standard one has 80."""
@@ -86,7 +90,7 @@ class Facts:
     Attributes
     ----------
     latest : dict
-        Per node, field → latest value.
+        Per node that answers, field → latest value.
     """
 
     def __init__(self, site: Site, stop: threading.Event) -> None:
@@ -111,21 +115,26 @@ class Facts:
             try:
                 with Client(self._site.site, control=True) as client:
                     while not self._stopped.wait(PERIOD):
-                        self.latest = {name: self._ask(client, name) for name in self._site.nodes}
+                        told = {name: self._ask(client, name) for name in self._site.nodes}
+                        self.latest = {name: values for name, values in told.items() if values is not None}
             except SisockdaqError:
                 self.latest = {}  # the router is not there (yet, or again); the supervisor's rows say so
                 self._stopped.wait(PERIOD)
 
-    def _ask(self, client: Client, name: str) -> dict[str, Any]:
+    def _ask(self, client: Client, name: str) -> dict[str, Any] | None:
+        """Return what a node says; None where it does not answer."""
+        values: dict[str, Any] = {}
         try:
-            if self._site.nodes[name].type == "file_writer":
-                return dict(client.call_control(name, "status"))
             fields = client.fields(name)
-            wanted = [f"{name}::{row.name}" for row in fields if row.timeline == "status" and row.type != "array"]
+            wanted = [f"{name}::{row.name}" for row in fields if row.timeline in _TOLD and row.type != "array"]
             data = client.get(*wanted, start=-_STALE) if wanted else {}
-            return {full.partition("::")[2]: one.values[-1] for full, one in data.items() if len(one)}
+            values = {full.partition("::")[2]: one.values[-1] for full, one in data.items() if len(one)}
         except SisockdaqError:
-            return {}
+            return None
+        if self._site.nodes[name].type == "file_writer":
+            with contextlib.suppress(SisockdaqError):  # one that only records has no acquisitions to tell of
+                values |= client.call_control(name, "status")
+        return values
 
 
 def cells(kind: str, values: Mapping[str, Any], site: Site) -> Cells:
@@ -136,7 +145,7 @@ def cells(kind: str, values: Mapping[str, Any], site: Site) -> Cells:
         case "integrator":
             return _number(values, "frame_rate", "curves/s"), _whole(values, "frames_dropped"), _bins(site)
         case "file_writer":
-            return _writer(values)
+            return _writer(values) if values.get("acquisition") else _recorder(values)
         case "hdf5_archive":
             return "", "", _archive(values)
         case "ocs_feed":
@@ -164,8 +173,6 @@ def _bins(site: Site) -> str:
 
 
 def _writer(values: Mapping[str, Any]) -> Cells:
-    if not values.get("acquisition"):
-        return "", "", ""
     written, wanted = values.get("frames_written", 0), values.get("frames")
     detail = f"{values['acquisition']}: {written}" + (f" of {wanted}" if wanted else "")
     if values.get("state") == "WRITING":
@@ -176,6 +183,13 @@ def _writer(values: Mapping[str, Any]) -> Cells:
     files = values.get("files") or []
     last = f", {Path(_file_name(files[-1])).name}" if files else ""
     return "", _whole(values, "frames_discarded"), f"{detail}{last}"
+
+
+def _recorder(values: Mapping[str, Any]) -> Cells:
+    """Say how a writer that takes no images records series, where it does."""
+    samples, fields = _whole(values, "samples_recorded"), _whole(values, "recording_fields")
+    detail = values.get("recording_problem") or (f"{samples} samples of {fields} fields" if samples else "")
+    return "", _whole(values, "samples_lost"), str(detail)
 
 
 def _file_name(entry: Any) -> str:
@@ -275,7 +289,7 @@ def row(site: Site, part: PartStatus, latest: Mapping[str, Mapping[str, Any]]) -
         warning = f"; full rights without a login at port {ocs.port}" if ocs and ocs.full_rights else ""
         return state + again, "", "", site.url + warning
     if part.name == "hub":
-        return state + again, "", "", f"{sum(1 for known in latest.values() if known)} nodes answer" if latest else ""
+        return state + again, "", "", f"{len(latest)} {'node answers' if len(latest) == 1 else 'nodes answer'}"
     rate, lost, detail = cells(part.kind, values, site)
     return state + again, rate, lost, detail or part.message
 

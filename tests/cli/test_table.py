@@ -32,6 +32,16 @@ def site(tmp_path: Path) -> Site:
         ("file_writer", {"state": "READY", "acquisition": None}, ("", "", "")),
         (
             "file_writer",
+            {"samples_recorded": 1200.0, "samples_lost": 3.0, "recording_fields": 7.0, "recording_problem": ""},
+            ("", "3", "1200 samples of 7 fields"),
+        ),
+        (
+            "file_writer",
+            {"samples_recorded": 1200.0, "samples_lost": 0.0, "recording_problem": "no space left"},
+            ("", "0", "no space left"),
+        ),
+        (
+            "file_writer",
             {
                 "state": "WRITING",
                 "acquisition": "run_0001",
@@ -76,4 +86,5 @@ def test_router_shows_its_address_and_the_writer_that_it_writes(site: Site) -> N
 
 def test_the_hub_counts_the_nodes_that_answer(site: Site) -> None:
     hub = PartStatus("hub", "hub", "up")
-    assert row(site, hub, {"receiver": {"frame_rate": 1.0}, "writer": {}})[3] == "1 nodes answer"
+    assert row(site, hub, {"receiver": {"frame_rate": 1.0}, "sensors": {}})[3] == "2 nodes answer"
+    assert row(site, hub, {"sensors": {}})[3] == "1 node answers"
