@@ -62,7 +62,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_state_cancel_and_sigterm_in_the_middle(sender: Sender, root: Path) -> None:
-    with running(sender, root, "-r", "0", "--zmq_file_port=0", "-w50", "-W", "10") as (asked, process, address):
+    with running(sender, root, "-r", "0", "--zmq_file_port=0", "-w50", "-W", "10") as (asked, process, _):
         assert asked("/state")["state"] == "READY"
         sender.send(start(images=100), *(frame(index) for index in range(6)))
         wait_until(lambda: asked("/status")["images"].get("safe") == 6)

@@ -90,9 +90,7 @@ def test_an_image_far_too_late_is_counted(sender: Sender, start_writer: StartWri
 
 
 @pytest.mark.parametrize("shape", [(0, 48), (32, 0), (0, 0)])
-def test_zero_size_images(
-    sender: Sender, start_writer: StartWriter, tmp_path: Path, shape: tuple[int, int]
-) -> None:
+def test_zero_size_images(sender: Sender, start_writer: StartWriter, tmp_path: Path, shape: tuple[int, int]) -> None:
     writer = start_writer()
     sender.send(start(images=2), frame(0, tagged(np.zeros(shape, "<u2"))), frame(1), end())
     status = finished(writer)
@@ -258,9 +256,7 @@ def test_no_prefix_leads_out_of_the_root(
     assert [path.name for path in root.iterdir()] == ["link"]
 
 
-def test_existing_files_are_refused_or_replaced(
-    sender: Sender, start_writer: StartWriter, tmp_path: Path
-) -> None:
+def test_existing_files_are_refused_or_replaced(sender: Sender, start_writer: StartWriter, tmp_path: Path) -> None:
     writer = start_writer()
     sender.run(range(3))
     finished(writer)

@@ -25,7 +25,9 @@ def packed(dtype: str, packing: str, order: int) -> cbor2.CBORTag:
 
 values = st.recursive(
     st.integers() | st.text() | st.binary() | st.booleans() | st.none() | st.just({"data": {"default": 5}}),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5) | st.just("data"), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5) | st.just("data"), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 
