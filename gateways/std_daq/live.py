@@ -109,7 +109,8 @@ class Live:
             return idle
 
     def _run(self) -> None:
-        consumer = make_consumer(self._address, name=self._name, policy="latest")
+        # No acquisition is to wait for a report of who only looks on.
+        consumer = make_consumer(self._address, name=self._name, policy="latest", reports=False)
         due, fill = 0.0, None
         try:
             while not self._idle():
