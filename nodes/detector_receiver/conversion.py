@@ -243,7 +243,7 @@ class JungfrauPart:
         def take_dark(stage: str, frames: int = 1000) -> dict[str, Any]:
             refuse_while_busy()
             runs.take(stage, frames)
-            return runs.status()
+            return {**runs.status(), "detector": self._detector.model_dump(mode="json", exclude_none=True)}
 
         def stop_dark() -> dict[str, Any]:
             runs.stop()

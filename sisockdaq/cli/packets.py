@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +16,9 @@ from sisockdaq.errors import ConfigurationError
 from sisockdaq.notify import notify_ready
 from sisockdaq.site import Site, load_site
 from sisockdaq.supervisor import end_with_parent
+
+if TYPE_CHECKING:
+    from sisockdaq.detector.simulator import Simulation
 
 __all__ = ["add_commands", "udp_targets"]
 
@@ -45,10 +48,20 @@ def simulate(
     seed: Seed = 0,
     to: Host = None,
     node: Node = None,
+    dark: Annotated[
+        str | None, typer.Option(help="Send darks of a JUNGFRAU in this gain stage: G0, G1 or G2.", metavar="STAGE")
+    ] = None,
+    raw: Annotated[
+        float | None,
+        typer.Option(help="Each count a photon of this energy (keV), as a JUNGFRAU's ADCs show it.", metavar="ENERGY"),
+    ] = None,
+    gains: Annotated[
+        Path | None, typer.Option(help="Write the gain maps of the simulated JUNGFRAU there, for the conversion.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Send what the site's detector would send: real packets with simulated images."""
-    from sisockdaq.detector.simulator import Disturbance, Simulation
+    from sisockdaq.detector.simulator import Disturbance
     from sisockdaq.detector.simulator import simulate as send
 
     end_with_parent()
@@ -56,7 +69,7 @@ def simulate(
     detector = _detector(where)
     targets = udp_targets(where, node, to)
     disturbance = Disturbance(loss=loss, duplicates=duplicates, invalid=invalid, shuffle=shuffle)
-    simulation = Simulation(detector, seed=seed)
+    simulation = _simulation(detector, seed, dark, raw, gains)
     with until_signal() as stop:
         notify_ready(f"{rate:g} frames/s" if rate else "as fast as it goes")
         sent = send(
@@ -141,6 +154,23 @@ def _detector(site: Site) -> DetectorOptions:
     if site.detector is None:
         raise ConfigurationError(f"{site.file.name}: detector: is missing", remedy="say what the detector is")
     return site.detector
+
+
+def _simulation(
+    detector: DetectorOptions, seed: int, dark: str | None, raw: float | None, gains: Path | None
+) -> Simulation:
+    from sisockdaq.detector.simulator import Simulation
+
+    if dark is None and raw is None and gains is None:
+        return Simulation(detector, seed=seed)
+    from sisockdaq.conversion import save_gains
+    from sisockdaq.conversion.simulated import dark_simulation, model_of, raw_simulation
+
+    if gains is not None:
+        save_gains(model_of(detector).gain, gains)
+    if dark is not None:
+        return dark_simulation(detector, dark.upper())
+    return raw_simulation(detector, raw, seed) if raw is not None else Simulation(detector, seed=seed)
 
 
 def _summary(sent: Any) -> dict[str, Any]:

@@ -98,6 +98,11 @@ class Simulation:
         self._index = [pixel_index(options, stream) for stream in range(options.streams)]
         self._packets = [[self._stream(image, s) for s in range(options.streams)] for image in self._images]
 
+    @property
+    def patterns(self) -> int:
+        """Number of different images, sent in turn."""
+        return len(self._images)
+
     def image(self, number: int) -> npt.NDArray[Any]:
         """Return the image of a frame number, gaps included, as a receiver must show it when nothing is lost."""
         return self._images[number % len(self._images)]

@@ -9,6 +9,9 @@ from hypothesis import strategies as st
 
 from sisockdaq.conversion import Converter, JungfrauModel, Pedestal
 from sisockdaq.conversion.kernels import BLOCK, warm_up
+from sisockdaq.conversion.simulated import model_of, raw_simulation
+from sisockdaq.detector.description import DetectorOptions
+from sisockdaq.detector.simulator import Simulation
 from sisockdaq.errors import ConfigurationError
 from tests.conversion import reference
 
@@ -221,3 +224,17 @@ def test_arrays_that_do_not_fit_are_refused():
     for wrong in ((raw[:4], out), (raw.astype(np.int32), out), (raw, out.astype(float)), (raw.T, out)):
         with pytest.raises(ValueError, match="is needed"):
             converter.convert_into(*wrong)
+
+
+def test_the_simulators_raw_frames_convert_to_its_images():
+    detector = DetectorOptions(model="jungfrau", readout_rows=64)
+    plain, raw = Simulation(detector, seed=3), raw_simulation(detector, 12.0, seed=3)
+    model = model_of(detector)
+    converter = Converter(pedestal_of(model), model.gain, output="photons", photon_energy=12.0, dtype=np.int32)
+    assert raw.patterns == plain.patterns
+    for number in range(plain.patterns):
+        got, counts = converter.convert(raw.image(number)), (plain.image(number) & 0x3FFF).astype(np.int32)
+        dim = counts < 18  # in G0, whose noise is far below a photon
+        assert 0 < dim.sum() < dim.size
+        np.testing.assert_array_equal(got[dim], counts[dim])
+        np.testing.assert_allclose(got, counts, atol=2)
