@@ -131,8 +131,8 @@ class Facts:
             values = {full.partition("::")[2]: one.values[-1] for full, one in data.items() if len(one)}
         except SisockdaqError:
             return None
-        if self._site.nodes[name].type == "file_writer":
-            with contextlib.suppress(SisockdaqError):  # one that only records has no acquisitions to tell of
+        if self._site.nodes[name].type == "file_writer" and "acquisition" in fields.names:  # others only record series
+            with contextlib.suppress(SisockdaqError):
                 values |= client.call_control(name, "status")
         return values
 
