@@ -5,8 +5,8 @@ The families:
 - ``sisockdaq_node_up{node, type}``: 1 for a node that the hub lists, 0 for one that it has listed before;
 - ``sisockdaq_node_uptime_seconds``, ``sisockdaq_node_last_answer_timestamp_seconds``, ``sisockdaq_node_health{key}``:
   what the hub knows of each;
-- ``sisockdaq_field{node, field, units}``: the newest value of each number field of the timelines called ``status``
-  (rates, packets received and lost, ring use), or of the fields that the option ``metrics`` names;
+- ``sisockdaq_field{node, field, units}``: the newest value of each number field of the timelines ``status`` and
+  ``recording`` (rates, packets and samples lost, ring use), or of the fields that the option ``metrics`` names;
 - ``sisockdaq_gateway_…``: requests, their durations, whether the network is joined, what was left out.
 
 Nodes' and fields' names are labels, so that none needs to be bent into a metric's name. Families are bounded.
@@ -39,7 +39,7 @@ MOST_NODES = 1000
 STATUS_AGE = 60.0
 """A newest value that is older than this is not shown [s]."""
 
-_STATUS = "status"
+_TOLD = ("status", "recording")
 
 _SHOWN_ELSEWHERE = frozenset({"time", "started", "uptime"})
 
@@ -50,7 +50,7 @@ class Metrics:
     Parameters
     ----------
     patterns : sequence of str
-        Full names of fields with ``*`` and ``?``; none: the number fields of status timelines.
+        Full names of fields with ``*`` and ``?``; none: the number fields of the timelines `_TOLD`.
     """
 
     def __init__(self, patterns: Sequence[str] = ()) -> None:
@@ -140,7 +140,7 @@ class Metrics:
             return False
         if self._patterns:
             return any(fnmatch.fnmatchcase(row.name, pattern) for pattern in self._patterns)
-        return row.timeline == _STATUS
+        return row.timeline in _TOLD
 
 
 class Age:

@@ -51,7 +51,7 @@ class Grafana(Gateway):
         body_limit: int = Field(2**20, ge=1024, description="Largest body of a request [bytes].")
         metrics: list[str] = Field(
             default_factory=list,
-            description="Fields whose newest values Prometheus gets, as receiver::*; none: those of status timelines.",
+            description="Fields whose newest values Prometheus gets, as receiver::*; none: those of the status.",
         )
         metrics_port: int | None = Field(
             None, ge=0, le=65535, description="Port of GET /metrics; without it only GET /prometheus serves Prometheus."

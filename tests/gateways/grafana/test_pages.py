@@ -279,6 +279,7 @@ class Receiver(DataNodeServer):
         import time
 
         self.series("packets_lost_total", units="packets", timeline="status").append(time.time(), 7)
+        self.series("samples_lost", timeline="recording").append(time.time(), 2)
         self.series("other", timeline="frame").append(time.time(), 1.0)
 
 
@@ -299,6 +300,7 @@ def test_prometheus_reads_nodes_and_their_newest_numbers(network: Network, grafa
 
     wait_until(scrape, 15, "the receiver's numbers")
     assert found["sisockdaq_field", "packets_lost_total"] == 7
+    assert found["sisockdaq_field", "samples_lost"] == 2
     assert ("sisockdaq_field", "other") not in found
     assert found["sisockdaq_node_up", "receiver"] == 1
     assert found["sisockdaq_gateway_joined", ""] == 1
