@@ -95,7 +95,7 @@ class Stream2Options(BaseModel):
 
 
 class DetectorReceiver(DataNodeServer):
-    """Frames of a JUNGFRAU or EIGER, from UDP packets."""
+    """Frames of a JUNGFRAU, EIGER or GigaFRoST, from UDP packets."""
 
     class Options(DataNodeServer.Options):
         """Ports, and how frames are put together."""
@@ -188,6 +188,8 @@ class DetectorReceiver(DataNodeServer):
             self.register_control(name, self._present_call(name, call), in_thread=True)
         self._image_due = 0.0
         self._last: tuple[float, int, int, int] | None = None
+        if self.detector.model == "gigafrost":
+            self.every(1.0, self._learn_packet_rows, in_thread=True)
         return deferToThread(self._begin).addCallback(lambda _: self.every(1.0, self._report))
 
     def _declare_image(self) -> None:
@@ -229,7 +231,8 @@ class DetectorReceiver(DataNodeServer):
             raise ConfigurationError(
                 f"nodes.{self.name}.udp: {detector.title} sends {detector.streams} streams, "
                 f"{len(self.options.udp)} ports are listed",
-                remedy="one port a stream; JUNGFRAU: one a module and interface, EIGER: four a module",
+                remedy="one port a stream; JUNGFRAU: one a module and interface, EIGER: four a module, "
+                "GigaFRoST: eight",
             )
         if self.state is None:
             raise ConfigurationError(f"{self.name}: a receiver needs a state directory for its frame ring")
@@ -321,6 +324,19 @@ class DetectorReceiver(DataNodeServer):
             return self.get_config()
         finally:
             self._changing.release()
+
+    def _learn_packet_rows(self) -> None:
+        """Begin anew with the packets that a GigaFRoST really sends, where they are not those of the description."""
+        receiver = self.receiver
+        rows = receiver.other_packet_rows if receiver is not None else None
+        if not rows or rows > self.detector.stream_rows or self._under_way():
+            return
+        if self._changing.acquire(blocking=False):
+            try:
+                _log.warn("{title} sends packets of {rows} rows: beginning anew", title=self.detector.title, rows=rows)
+                self._replace(self.detector.model_copy(update={"packet_rows": rows}), self._addresses)
+            finally:
+                self._changing.release()
 
     def _refuse_while_busy(self) -> None:
         if name := self._under_way():

@@ -10,6 +10,8 @@ under ``size``, and `rows_seen` tells how many rows the camera's full packets ha
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import numpy.typing as npt
 
@@ -44,11 +46,16 @@ from sisockdaq.detector._tables import (
     Memory,
     Plan,
     State,
+    make_plan,
+    make_state,
+    memory_of,
 )
+from sisockdaq.detector.description import DetectorOptions
 from sisockdaq.detector.gigafrost import HEADER_BYTES, PADDING, STREAMS
 from sisockdaq.detector.kernel import FRAMES, NEED_SLOT, RECORDED, next_ready, packet_bytes, take, wait
+from sisockdaq.detector.layout import Layout
 
-__all__ = ["receive", "rows_seen"]
+__all__ = ["receive", "rows_seen", "warm_up"]
 
 Masks = npt.NDArray[np.uint8]
 
@@ -56,6 +63,23 @@ _DO_NOT_STORE = 0x80
 """Bit 15 of the image status, in its second byte."""
 
 _TIMESTAMP = (1 << 40) - 1
+
+
+def warm_up() -> None:
+    """Compile the loop, or load it from the cache: not to be left to the first packet."""
+    options = DetectorOptions.checked(model="gigafrost", image_width=24, image_height=4)
+    masks = np.zeros((1, -(-options.packets_per_frame // 8)), np.uint8)
+    pixels = np.zeros((1, *options.shape), options.dtype)
+    memory = memory_of(pixels.reshape(-1))
+    bell = os.eventfd(1)
+    try:
+        layout = Layout.of(options)
+        state = make_state(layout, 1, [-1] * options.streams, bell)
+        plan = make_plan(layout, state, pixels, overtaken_by=1, timeout=1.0, by_bunch=False)
+        receive(plan, state, memory, masks, 0)
+        assembly.close_all(plan, state, memory, masks)
+    finally:
+        os.close(bell)
 
 
 def rows_seen(state: State) -> int | None:

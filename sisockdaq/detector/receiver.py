@@ -171,21 +171,13 @@ class Receiver:
         )
         self._producer.pixels[...] = self.options.gap_value
         self._memory = tables.memory_of(flat_pixels(self._producer.pixels))
-        self._receive = gigafrost_kernel.receive if self._is_gigafrost else kernel.receive
-        if self._is_gigafrost:
-            self._warm_up_gigafrost()
-        else:
-            kernel.warm_up()
+        loop = gigafrost_kernel if self._is_gigafrost else kernel
+        self._receive = loop.receive
+        loop.warm_up()
 
     @property
     def _is_gigafrost(self) -> bool:
         return self.options.model == "gigafrost"
-
-    def _warm_up_gigafrost(self) -> None:
-        """Compile the loop, or load it: it comes back at once, as the bell was rung."""
-        self._ring_bell()
-        self._receive(self._plan, self._state, self._memory, self._producer.packet_masks, 0)
-        close_all(self._plan, self._state, self._memory, self._producer.packet_masks)
 
     # The outer face: any thread.
 
@@ -253,8 +245,11 @@ class Receiver:
 
     @property
     def other_packet_rows(self) -> int | None:
-        """Rows in a full packet that a GigaFRoST sends, where it is not what the description says; else None."""
-        return gigafrost_kernel.rows_seen(self._state) if self._is_gigafrost else None
+        """Rows in a full packet that a GigaFRoST sends, where most do not fit the description; else None."""
+        rows = gigafrost_kernel.rows_seen(self._state) if self._is_gigafrost else None
+        counts = self._state.counters
+        misfits = counts[tables.BAD_SIZE] > counts[tables.PACKETS]
+        return rows if misfits and rows != self.options.rows_per_packet else None
 
     def acquisition(self) -> dict[str, Any]:
         """Return ``{"acquisition", "frames", "wanted"}`` of the acquisition under way; the name is None outside one."""

@@ -8,14 +8,18 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sisockdaq.nodes.detector_receiver import DetectorReceiver
 
 from sisockdaq.detector.description import DetectorOptions
 from sisockdaq.detector.gigafrost import HEADER, pack12, unpack12
 from sisockdaq.detector.layout import Layout
 from sisockdaq.detector.receiver import ReceiverSettings
+from sisockdaq.detector.sender import PacketSender
 from sisockdaq.detector.simulator import Disturbance, Simulation, simulate
 from sisockdaq.errors import ConfigurationError
+from sisockdaq.testing.waiting import wait_until
 from tests.detector.rig import running
+from tests.sources.rig import record_to_archive
 
 SMALL = DetectorOptions.checked(model="gigafrost", image_width=96, image_height=40, packet_rows=4)
 RAGGED = DetectorOptions.checked(model="gigafrost", image_width=120, image_height=44, packet_rows=3)
@@ -231,3 +235,36 @@ def test_a_disturbed_run_is_accounted_for():
         assert sum(f.header.packets_expected - f.header.packets_received for f in frames) == sum(
             map(len, sent.lost.values())
         )
+
+
+def test_the_way_to_the_archive(network, tmp_path):
+    """Camera → receiver → writer → archive, the camera's packets being other ones than described."""
+    running_node = network.start(
+        DetectorReceiver, name="receiver", udp=[{"port": 0}] * 8,
+        detector={"model": "gigafrost", "image_width": 96, "image_height": 40, "packet_rows": 5},
+    )  # fmt: skip
+    node, images = running_node.node, {number: picture(SMALL, number) for number in range(1, 30)}
+
+    def send(number):
+        with PacketSender([("127.0.0.1", port) for port in node.ports], 100) as sender:
+            for (stream, _), data in camera(images[number], number, 4).items():
+                sender.send_one(stream, as_array(data))
+
+    numbers = iter(images)
+
+    def learnt():
+        if node.receiver is not None and node.detector.rows_per_packet == 5:
+            send(next(numbers, 29))
+        return node.detector.rows_per_packet == 4 and node.receiver is not None
+
+    wait_until(learnt, 20, "the packets to be learnt")
+
+    def send_some():
+        for number in (25, 26, 27):
+            send(number)
+
+    status = record_to_archive(network, "receiver", tmp_path, 3, send_some)
+    assert status["ledger"]["packets_expected"] == status["ledger"]["packets_received"] == 3 * 24
+    for frame, number in enumerate((25, 26, 27)):
+        stored = network.client.image("receiver::image", run="run_1", frame=frame)
+        np.testing.assert_array_equal(stored.values, images[number])
