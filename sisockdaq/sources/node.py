@@ -153,7 +153,8 @@ class SourceNode(DataNodeServer):
             self._status = self.series(name, units=units, description=about, timeline="status", keep=86400).timeline
         self.register_control("status", self.status)
         self.register_control("ledger", self.ledger)
-        self._images: dict[tuple[tuple[int, ...], str], Any] = {}
+        self._image: Any = None
+        self._image_kind: tuple[tuple[int, ...], str] | None = None
         self._channels: dict[str, Any] = {}
         self._not_kept = 0
         self._image_due = 0.0
@@ -216,22 +217,24 @@ class SourceNode(DataNodeServer):
             self._image_series(pixels).append(header.time, np.array(pixels))
 
     def _image_series(self, pixels: npt.NDArray[Any]) -> Any:
-        """Return the series of the newest image; another one for images of another kind."""
+        """Return the series of the newest image; declared anew when images of another kind come."""
         kind = pixels.shape, pixels.dtype.str
-        if kind not in self._images:
-            rows, columns = pixels.shape
-            name = "image" if not self._images else f"image_{columns}x{rows}_{pixels.dtype.name}"
-            self._images[kind] = self.series(
-                name,
-                description=f"The newest image of {columns}×{rows} pixels, every {self.options.image_interval:g} s.",
-                timeline=name,
+        if kind != self._image_kind:
+            if self._image_kind is not None:
+                self.store.forget("image")
+            self._image_kind = kind
+            self._image = self.series(
+                "image",
+                description=f"The newest image of {pixels.shape[1]}×{pixels.shape[0]} pixels, every "
+                f"{self.options.image_interval:g} s.",
+                timeline="image",
                 type="array",
                 shape=pixels.shape,
                 dtype=pixels.dtype.str,
                 max_samples=_IMAGES_KEPT,
                 feed=False,  # an image may be larger than any message; who wants one asks, and gets it in chunks
             )
-        return self._images[kind]
+        return self._image
 
     def _keep_samples(self, block: SampleBlock) -> None:
         """Append values of other channels; a channel becomes a field when it first comes. In the pump's thread."""
