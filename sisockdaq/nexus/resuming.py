@@ -64,7 +64,7 @@ def ledger_of_files(acquisition: str, writer: str, files: Sequence[Path], counts
     ------
     FileUnreadable
     """
-    ledger = Ledger(acquisition, "failed")
+    ledger, published = Ledger(acquisition, "failed"), 0
     for path in files:
         with DataFileReader(path) as reader:
             source = reader.summary().image_source
@@ -77,8 +77,8 @@ def ledger_of_files(acquisition: str, writer: str, files: Sequence[Path], counts
         ledger.frames_expected += len(there)
         ledger.frames_complete += complete
         ledger.frames_partial += len(expected) - complete
-        ledger.frames_published += len(expected)
+        published += len(expected)
     ledger.packets_lost = ledger.packets_expected - ledger.packets_received
-    ledger.frames_dropped = {"unknown": ledger.frames_expected - ledger.frames_published}
-    ledger.consumers[writer] = ConsumerPart("lossless", taken=ledger.frames_published, counts=dict(counts))
+    ledger.frames_published, ledger.frames_dropped = published, {"unknown": ledger.frames_expected - published}
+    ledger.consumers[writer] = ConsumerPart("lossless", taken=published, counts=dict(counts))
     return ledger.to_dict()

@@ -168,3 +168,38 @@ def test_a_hung_consumer_is_thrown_out_and_named_and_the_others_get_every_frame(
     house.wait_whole()
     after, _ = house.acquire(30)
     assert after.ledger.reported("frames_integrated") == 30
+
+
+def test_a_writer_that_is_back_too_late_seals_its_files_and_says_why(house: House) -> None:
+    run = house.start(120, "late")
+    ended: list[Any] = []
+
+    def wait() -> None:
+        try:
+            ended.append(run.wait(DEADLINE, progress=False))
+        except Exception as error:  # the edge of a thread; compared below
+            ended.append(error)
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    sending = house.send(120, rate=200)  # what is left of it is over long before a process is up again
+    sending.reach(60)
+    written = run.status()["frames_written"]
+    killed = house.kill("writer")
+    first = sending.wait().first_frame
+    house.wait_back("writer", killed)
+    waiting.join(DEADLINE)
+    assert len(ended) == 1
+    assert isinstance(ended[0], StorageError)
+    assert "the writer died" in str(ended[0])
+    status = run.status()
+    assert (status["acquisition_state"], status["state"]) == ("FAILED", "READY")
+    assert written <= status["frames_written"] < 120
+    assert run.ledger.balance() == []
+    check_images(house.simulation, status["master"], range(first, first + status["frames_written"]))
+    house.archived(run, status["frames_written"])
+    newest = house.client.call_control("writer", "log", 1)[0]
+    assert (newest["acquisition"], newest["state"]) == (run.name, "FAILED")
+    house.wait_whole()
+    after, _ = house.acquire(30)
+    assert after.ledger.reported("frames_written") == 30
