@@ -61,8 +61,8 @@ class Header:
         Everything that fits into JSON, under the names of Stream V2 (`sisockdaq.nexus.nxmx`).
     mask : ndarray of uint32, optional
         (ny, nx)
-    arrays : dict
-        Other two-dimensional arrays by name, such as ``flatfield``.
+    flatfield : ndarray, optional
+        (ny, nx)
     user_data : Any
         What the user gave for this run; None when nothing.
     """
@@ -78,7 +78,7 @@ class Header:
     makes_master: bool | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     mask: npt.NDArray[np.uint32] | None = None
-    arrays: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
+    flatfield: npt.NDArray[Any] | None = None
     user_data: Any = None
 
 
@@ -111,7 +111,7 @@ def parse_start(message: StartMessage, fallback_prefix: str | None = None) -> He
     header.mask = _mask(fields.get("pixel_mask"), header, reasons)
     flat = _first(fields.get("flatfield"))
     if flat is not None:
-        header.arrays["flatfield"] = _checked("flatfield", flat, header.shape, reasons)
+        header.flatfield = _checked("flatfield", flat, header.shape, reasons)
     header.user_data = _appendix(fields, user)
     header.facts = _facts(fields, user)
     if reasons:

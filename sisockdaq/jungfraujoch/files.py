@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import numpy.typing as npt
 
 from sisockdaq.errors import AcquisitionRefused, StorageError
@@ -25,7 +24,7 @@ from sisockdaq.nexus.datafile import DataFile
 from sisockdaq.nexus.fileset import LARGEST_GAP, ClosedFile, existing_files
 from sisockdaq.nexus.layout import DataFilePlan, data_name, master_name, place
 from sisockdaq.nexus.master import write_master
-from sisockdaq.nexus.nxmx import Dataset, Group, MasterContent, master_tree
+from sisockdaq.nexus.nxmx import MasterContent, master_tree
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -52,14 +51,6 @@ class _OpenFile:
     file: DataFile
     seen: bytearray
     images: int = 0
-
-
-@dataclass(slots=True)
-class _Extras:
-    """Arrays for the master beside the pixel mask."""
-
-    detector: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
-    calibration: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
 
 
 def prepare_folder(folder: Path, prefix: str, *, overwrite: bool, shared: bool) -> None:
@@ -143,7 +134,6 @@ class SeriesFiles:
         self._closed_images = self._closed_bytes = 0
         self._last_index = -1
         self._expected = 0
-        self._extras = _Extras()
         self._next_master = 0.0
         self._has_master = False
 
@@ -168,12 +158,8 @@ class SeriesFiles:
         return self._closed_bytes + sum(entry.file.bytes_written for entry in self._open.values())
 
     def add_calibration(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Keep arrays for the master's ``detectorSpecific/calibration``."""
-        self._extras.calibration.update(arrays)
-
-    def add_detector_arrays(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Keep arrays for the master's detector group."""
-        self._extras.detector.update(arrays)
+        """Keep arrays for the master."""
+        self._content = replace(self._content, calibration={**self._content.calibration, **arrays})
 
     def take(self, index: int) -> Outcome:
         """Say whether an image is to be written; a "new" one is from now on counted as there."""
@@ -286,9 +272,7 @@ class SeriesFiles:
 
     def _write_master(self) -> None:
         content = replace(self._content, files=self._file_rows(), images_written=self.images)
-        tree = master_tree(content)
-        _add_arrays(tree, self._extras)
-        write_master(self.master, tree, replace=self._has_master or self._overwrite)
+        write_master(self.master, master_tree(content), replace=self._has_master or self._overwrite)
         self._has_master = True
 
     def _file_rows(self) -> list[tuple[str, int]]:
@@ -302,23 +286,3 @@ class SeriesFiles:
         return [
             (data_name(self.prefix, n), mine.get(n, min(per_file, max(0, total - (n - 1) * per_file)))) for n in numbers
         ]
-
-
-def _add_arrays(tree: Group, extras: _Extras) -> None:
-    """Put flat field and calibration where DECTRIS' and Jungfraujoch's files have them."""
-    detector = _group(tree, "entry", "instrument", "detector")
-    for name, array in extras.detector.items():
-        detector.items.setdefault(name, Dataset(np.asarray(array)))
-    if extras.calibration:
-        specific = _group(detector, "detectorSpecific")
-        specific.items["calibration"] = Group(
-            "NXcollection", {name: Dataset(np.asarray(array)) for name, array in extras.calibration.items()}
-        )
-
-
-def _group(tree: Group, *names: str) -> Group:
-    for name in names:
-        found = tree.items[name]
-        assert isinstance(found, Group)
-        tree = found
-    return tree

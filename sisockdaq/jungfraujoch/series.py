@@ -325,8 +325,11 @@ class Series:
             frames_requested=header.number_of_images,
             started=self._armed(),
             mask=mask,
+            flatfield=header.flatfield,
+            calibration=self._calibration,
+            plan=plan,
         )
-        files = SeriesFiles(
+        return SeriesFiles(
             self.folder,
             self.prefix,
             plan,
@@ -336,9 +339,6 @@ class Series:
             makes_master=self._makes_master(),
             on_closed=self._on_closed,
         )
-        files.add_detector_arrays(header.arrays)
-        files.add_calibration(self._calibration)
-        return files
 
     def _armed(self) -> float:
         """Return the detector's own start where it says one, else when the message came."""

@@ -41,9 +41,9 @@ def send_split(senders: list[Sender], *, says_master: bool, images: list[int] | 
 def assert_whole(folder: Path) -> None:
     np.testing.assert_array_equal(images_of(folder), [image(index) for index in range(COUNT)])
     with h5py.File(folder / "run_master.h5") as file:
-        detector = file["entry/instrument/detector/detectorSpecific"]
+        detector = file["entry/instrument/detector"]
         assert detector["calibration/pedestal"][0, 0] == 1
-        assert detector["nimages"][()] == COUNT
+        assert detector["detectorSpecific/nimages"][()] == COUNT
 
 
 @pytest.mark.parametrize("says_master", [True, False])

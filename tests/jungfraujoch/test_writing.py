@@ -39,7 +39,7 @@ def test_a_series_of_jungfraujoch(sender: Sender, start_writer: StartWriter, tmp
     with h5py.File(folder / "run_master.h5") as file:
         detector = file["entry/instrument/detector"]
         np.testing.assert_array_equal(detector["pixel_mask"], mask)
-        np.testing.assert_array_equal(detector["detectorSpecific/calibration/pedestal_G0"], pedestal)
+        np.testing.assert_array_equal(detector["calibration/pedestal_G0"], pedestal)
         assert detector["detector_distance"][()] == 0.155
         assert detector["error_value"][()] == 65534
         assert detector["detectorSpecific/nimages"][()] == 10
