@@ -19,7 +19,7 @@ import zmq
 from twisted.logger import Logger
 
 from sisockdaq.errors import ConfigurationError, PortTaken
-from sisockdaq.frames import Attached, BorrowedFrame, make_consumer
+from sisockdaq.frames import Attached, BorrowedFrame, Detached, End, Settled, Start, make_consumer
 from sisockdaq.session import the_reactor
 
 __all__ = ["Live", "Shown"]
@@ -117,7 +117,7 @@ class Live:
                 item = consumer.next(_WAIT)
                 if isinstance(item, Attached):
                     fill = item.description.fill_value
-                elif item is not None and hasattr(item, "release"):
+                elif item is not None and not isinstance(item, Start | End | Settled | Detached):
                     now = time.monotonic()
                     taken = self._take(item, wanted=now >= due)
                     if taken is not None:
@@ -157,7 +157,7 @@ class Live:
 
 
 def _publisher(address: str) -> Any:
-    publisher = zmq.Context.instance().socket(zmq.PUB)
+    publisher: Any = zmq.Context.instance().socket(zmq.PUB)
     publisher.setsockopt(zmq.SNDHWM, _QUEUE)
     publisher.setsockopt(zmq.LINGER, 0)
     try:

@@ -94,7 +94,7 @@ class StdDaq(Gateway):
         self._redis = self._own_redis(options.redis)
         self.streams = self._open_streams(options.redis)
         self.daq = Daq(self)
-        self.simulator = Simulator(self.site, allowed=options.simulation)
+        self.simulator = Simulator(self.site, self.receiver, allowed=options.simulation)
         self.live: Live | None = None
         if self.state is not None:
             socket = self.state.frames_socket(self.receiver)

@@ -156,8 +156,7 @@ class Pages:
     def set_config(self, request: Any) -> Any:
         """Change the configuration, all of it or nothing."""
         wanted = self._checked(request, models.ConfigChanges)
-        changes = {key: value for key, value in wanted.model_dump(exclude_unset=True).items() if value is not None}
-        config = yield self._gateway.daq.config.set(changes)
+        config = yield self._gateway.daq.config.set(wanted.model_dump(exclude_unset=True))
         return _ok("DAQ configuration changed.", config=config, config_id=self._gateway.daq.config.config_id)
 
     @app.route("/daq/stats", methods=["GET", "HEAD"])
@@ -197,10 +196,14 @@ class Pages:
         return _ok(f"Simulation is {found['state']}.", simulation=found)
 
     @app.route("/simulation/start", methods=["POST"])
-    def simulation_start(self, request: Any) -> bytes:
+    @inlineCallbacks
+    def simulation_start(self, request: Any) -> Any:
         """Start the simulator."""
         wanted = self._checked(request, models.SimulationRequest)
-        return _ok("Simulation started.", simulation=self._gateway.simulator.start(wanted.rate, wanted.n_images))
+        self._gateway.simulator.check()
+        config = yield self._gateway.daq.config.get()
+        started = self._gateway.simulator.start(wanted.rate, wanted.n_images, config)
+        return _ok("Simulation started.", simulation=started)
 
     @app.route("/simulation/stop", methods=["POST"])
     @inlineCallbacks

@@ -1,11 +1,16 @@
-"""The simulated detector: ``sisockdaq simulate`` for this site, as a process that the gateway starts and ends."""
+"""The simulated detector: ``sisockdaq simulate`` for this site, as a process that the gateway starts and ends.
+
+It simulates the detector as it is configured now, which need not be as the site file has it.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import signal
 import sys
 from collections import deque
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
@@ -13,13 +18,14 @@ from twisted.internet.error import ProcessDone, ProcessExitedAlready
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
+from sisockdaq.detector.configuration import changed
 from sisockdaq.errors import ConfigurationError, SisockdaqError
 from sisockdaq.session import the_reactor
 
 if TYPE_CHECKING:
     from sisockdaq.site import Site
 
-__all__ = ["Simulator"]
+__all__ = ["Simulator", "as_configured"]
 
 ENDING = 5.0
 """Time that the process gets to end before it is killed [s]."""
@@ -55,12 +61,15 @@ class Simulator:
     Parameters
     ----------
     site : Site or None
+    receiver : str
+        The node that it sends to.
     allowed : bool
         Whether it may be started: its packets go where those of a real detector would.
     """
 
-    def __init__(self, site: Site | None, *, allowed: bool) -> None:
+    def __init__(self, site: Site | None, receiver: str, *, allowed: bool) -> None:
         self._site = site
+        self._receiver = receiver
         self._allowed = allowed
         self._process: _Process | None = None
         self._transport: Any = None
@@ -80,8 +89,8 @@ class Simulator:
         message = obstacle.message if obstacle is not None else self._message
         return {"state": state, "rate": rate, "n_images": images, "message": message}
 
-    def start(self, rate: float, images: int) -> dict[str, Any]:
-        """Start to send.
+    def check(self) -> None:
+        """See whether it may be started.
 
         Raises
         ------
@@ -93,9 +102,14 @@ class Simulator:
             raise obstacle
         if self.running:
             raise SisockdaqError("the simulator runs already", remedy="stop it first")
+
+    def start(self, rate: float, images: int, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Start to send what a detector of that configuration would; raises as `check`."""
+        self.check()
         assert self._site is not None
         command = [
             sys.executable, "-m", "sisockdaq.cli", "simulate", *self._site.arguments,
+            "--node", self._receiver, *as_configured(self._site, self._receiver, config),
             "--rate", str(rate), "--frames", str(images),
         ]  # fmt: skip
         process = self._process = _Process()
@@ -140,3 +154,26 @@ class Simulator:
                 remedy="set simulation: true in the gateway's options where there is none",
             )
         return None
+
+
+def as_configured(site: Site, receiver: str, config: Mapping[str, Any]) -> list[str]:
+    """Return command-line arguments by which a site's detector and ports are those of a configuration.
+
+    Raises
+    ------
+    ConfigurationError
+        The receiver takes no packets of such a detector.
+    """
+    entries = site.entry(receiver).options.get("udp")
+    if site.detector is None or not isinstance(entries, list) or not entries:
+        raise ConfigurationError(f"{receiver} takes no UDP packets", remedy="simulate where a detector_receiver is")
+    addresses = [(str(entry.get("address", "127.0.0.1")), int(entry["port"])) for entry in entries]
+    wanted = {key: value for key, value in config.items() if value is not None and key != "writer_user_id"}
+    detector, ports = changed(site.detector, addresses, wanted)
+    arguments = []
+    if detector != site.detector:
+        arguments += ["--set", f"detector={detector.model_dump_json(exclude_unset=True)}"]
+    if ports != addresses:
+        udp = [{"address": address, "port": port} for address, port in ports]
+        arguments += ["--set", f"nodes.{receiver}.udp={json.dumps(udp)}"]
+    return arguments

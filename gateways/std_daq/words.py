@@ -48,7 +48,7 @@ def identity(acquisition: Mapping[str, Any]) -> tuple[Any, Any]:
 
 def is_over(writer: Mapping[str, Any]) -> bool:
     """Whether an acquisition of this status (std-daq's object) has ended, files closed."""
-    return writer["state"] == "READY"
+    return bool(writer["state"] == "READY")
 
 
 class Throughput:
