@@ -91,7 +91,8 @@ def _logged(wanted: str, logs: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]
 
 def _entry(client: ServingClient, wanted: str, logged: Mapping[str, Any] | None) -> Mapping[str, Any]:
     """Return the archive's entry of an acquisition: of the very file, where the log names one."""
-    held: list[Mapping[str, Any]] = list(client.acquisitions())
+    held = client.acquisitions()
+    entry: Mapping[str, Any]
     if logged is not None and logged["info"]["output_file"]:
         stem = Path(logged["info"]["output_file"])
         for entry in reversed(held):
