@@ -87,7 +87,7 @@ class Channel:
             dtype = np.dtype(_TYPES[kind]).newbyteorder(">" if entry.get("encoding") == "big" else "<")
             if math.prod(sizes) * dtype.itemsize > _LARGEST:
                 raise MessageRefused("channel", f"{name}: {sizes} values are too many")
-        return cls(name, tuple(reversed(sizes)), dtype, compression)
+        return cls(name, tuple(reversed(sizes)), dtype, "none" if compression == "none" else "bitshuffle_lz4")
 
     @property
     def is_image(self) -> bool:
@@ -201,7 +201,7 @@ def parse(parts: Sequence[memoryview], cache: HeaderCache) -> tuple[Pulse, int]:
 
 def _stamp(stamp: Any) -> tuple[int, int]:
     if isinstance(stamp, dict) and all(isinstance(stamp.get(key, 0), int) for key in ("sec", "ns", "epoch")):
-        return stamp.get("sec", stamp.get("epoch", 0)), stamp.get("ns", 0)
+        return int(stamp.get("sec", stamp.get("epoch", 0))), int(stamp.get("ns", 0))
     raise MessageRefused("not_understood", f"global_timestamp {stamp!r} is no time")
 
 
