@@ -201,7 +201,7 @@ def _only_receiver(client: Client) -> str:
     if len(found) != 1:
         what = f"receivers that take darks: {', '.join(found)}" if found else "no receiver of a JUNGFRAU is here"
         raise ConfigurationError(what, remedy="name one with --node" if found else "start the site")
-    return found[0]
+    return str(found[0])
 
 
 def _command(template: str, stage: str) -> list[str]:

@@ -8,8 +8,8 @@ that the maps of G1 and G2 are only read where they are needed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -43,7 +43,17 @@ _OPTIONS: dict[str, Any] = {
 }
 
 
-@njit(**_OPTIONS)
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _compiled(function: Callable[P, R]) -> Callable[P, R]:
+    """Compile a function; it runs without the GIL. All of them are in this file, as numba's cache looks at no other."""
+    made: Callable[P, R] = njit(**_OPTIONS)(function)
+    return made
+
+
+@_compiled
 def _others(raw: Raw, words: npt.NDArray[np.int32], places: npt.NDArray[np.int32]) -> int:
     """List the pixels of a block that are not in G0; return how many.
 
@@ -65,7 +75,7 @@ def _others(raw: Raw, words: npt.NDArray[np.int32], places: npt.NDArray[np.int32
     return found
 
 
-@njit(**_OPTIONS)
+@_compiled
 def _gather(
     raw: Raw, begin: int, others: Map, places: npt.NDArray[np.int32], values: Raw, dark: Map, scale: Map
 ) -> None:
@@ -79,14 +89,14 @@ def _gather(
         scale[k] = others[stage, begin + i, 1]
 
 
-@njit(**_OPTIONS)
-def _is_saturated(value: np.uint16, scale: np.float32) -> bool:
+@_compiled
+def _is_saturated(value: Any, scale: Any) -> Any:
     """Whether a pixel is too bright for the last stage; not a bad one (scale 0), nor in a stage that is unknown."""
     return (value == _G2) & ((scale > np.float32(0)) | (scale < np.float32(0)))
 
 
-@njit(**_OPTIONS)
-def _is_empty(value: np.uint16, scale: np.float32) -> bool:
+@_compiled
+def _is_empty(value: Any, scale: Any) -> Any:
     """Whether a pixel says nothing; bad ones are not asked.
 
     G1 at its lower end has not switched although it had to.
@@ -95,25 +105,25 @@ def _is_empty(value: np.uint16, scale: np.float32) -> bool:
     return nothing & (scale != np.float32(0))
 
 
-@njit(**_OPTIONS)
-def _swapped(bits: np.int32) -> np.int32:
+@_compiled
+def _swapped(bits: Any) -> Any:
     """Turn the bits of a float32 into an integer that is greater for the greater float, and back again."""
     return np.int32(bits ^ np.int32(np.int32(bits >> np.int32(31)) & np.int32(0x7FFFFFFF)))
 
 
-@njit(**_OPTIONS)
-def _rank(value: np.float32) -> np.int32:
+@_compiled
+def _rank(value: Any) -> Any:
     """Return an integer that is greater for the greater value: its maximum needs no care for NaN, so it is fast."""
     return _swapped(np.float32(value).view(np.int32))
 
 
-@njit(**_OPTIONS)
-def _of_rank(rank: np.int32) -> np.float32:
+@_compiled
+def _of_rank(rank: Any) -> Any:
     """Return the value of that rank."""
     return np.int32(_swapped(rank)).view(np.float32)
 
 
-@njit(**_OPTIONS)
+@_compiled
 def to_floats(
     raw: Raw,
     pedestal: Map,
@@ -126,7 +136,7 @@ def to_floats(
     out: Map,
     first: int,
     end: int,
-) -> tuple[float, float, int, int]:
+) -> Any:
     """Convert a frame, or a part of it, to float32.
 
     Parameters
@@ -155,8 +165,11 @@ def to_floats(
     words, places = np.empty(BLOCK // 4 + 1, np.int32), np.empty(BLOCK + 1, np.int32)
     values, dark, gain = np.empty(BLOCK, np.uint16), np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
     nothing_to_say, too_bright, enough = np.float32(fill), np.float32(saturation), np.float32(threshold)
+    total: Any
+    empty: Any
+    saturated: Any
     total, highest, empty, saturated = 0.0, np.float32(-np.inf), 0, 0
-    b = np.searchsorted(bad, first)
+    b: Any = np.searchsorted(bad, first)
     for begin in range(first, end, BLOCK):
         stop = min(begin + BLOCK, end)
         r, o = raw[begin:stop], out[begin:stop]
@@ -212,7 +225,7 @@ def to_floats(
     return total, float(highest), empty, saturated
 
 
-@njit(**_OPTIONS)
+@_compiled
 def to_integers(
     raw: Raw,
     pedestal: Map,
@@ -227,7 +240,7 @@ def to_integers(
     out: Any,
     first: int,
     end: int,
-) -> tuple[float, float, int, int]:
+) -> Any:
     """Convert a frame to rounded integers, for example photons.
 
     Parameters are those of `to_floats`, and
@@ -244,8 +257,11 @@ def to_integers(
     values, dark, gain = np.empty(BLOCK, np.uint16), np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
     numbers, empty_mark, over_mark = np.empty(BLOCK, np.int32), np.int32(fill), np.int32(saturation)
     low, high, enough = np.float32(least), np.float32(most), np.float32(threshold)
+    total: Any
+    empty: Any
+    saturated: Any
     total, highest, empty, saturated = 0, _LOWEST, 0, 0
-    b = np.searchsorted(bad, first)
+    b: Any = np.searchsorted(bad, first)
     for begin in range(first, end, BLOCK):
         stop = min(begin + BLOCK, end)
         r, o = raw[begin:stop], out[begin:stop]
@@ -299,8 +315,8 @@ def to_integers(
     return float(total), float(highest) if highest > _LOWEST else -np.inf, empty, saturated
 
 
-@njit(**_OPTIONS)
-def _rounded(value: np.float32, enough: np.float32, low: np.float32, high: np.float32) -> np.int32:
+@_compiled
+def _rounded(value: Any, enough: Any, low: Any, high: Any) -> Any:
     """Round to an integer of the range; a value that is not enough, or NaN, is 0."""
     value = value if value >= enough else np.float32(0)
     value = value if value > low else low
@@ -308,7 +324,7 @@ def _rounded(value: np.float32, enough: np.float32, low: np.float32, high: np.fl
     return np.int32(np.floor(value + np.float32(0.5)))
 
 
-@njit(**_OPTIONS)
+@_compiled
 def add_dark(
     raw: Raw,
     first: Raw,
@@ -348,7 +364,11 @@ def add_dark(
 def warm_up(dtypes: Iterable[npt.DTypeLike] = (np.float32, np.int32, np.uint16), *, darks: bool = True) -> None:
     """Compile what makes frames of these types, or load it from the cache: not to be left to the first frame."""
     raw = np.zeros(BLOCK, np.uint16)
-    maps = np.zeros(BLOCK, np.float32), np.zeros(BLOCK, np.float32), np.zeros((2, BLOCK, 2), np.float32)
+    maps: tuple[Any, ...] = (
+        np.zeros(BLOCK, np.float32),
+        np.zeros(BLOCK, np.float32),
+        np.zeros((2, BLOCK, 2), np.float32),
+    )
     maps = *maps, np.zeros(0, np.int32)
     for dtype in dtypes:
         out = np.empty(BLOCK, dtype)

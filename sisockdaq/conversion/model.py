@@ -67,7 +67,8 @@ class JungfrauModel:
         generator = np.random.default_rng([self.seed, 4 + row, frame])
         noise = self.noise[row] * generator.standard_normal(self.shape, np.float32)
         adc = np.rint(self.pedestal[row] + noise).clip(1, _MOST).astype(np.uint16)
-        return adc | np.uint16(STAGE_CODES[row] << 14)
+        raw: npt.NDArray[np.uint16] = adc | np.uint16(STAGE_CODES[row] << 14)
+        return raw
 
     def raw(self, energy: npt.ArrayLike, frame: int = 0) -> npt.NDArray[np.uint16]:
         """Return the raw frame of energies, (ny, nx) [keV]: each pixel in the stage that it chooses by itself.

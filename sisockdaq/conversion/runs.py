@@ -138,7 +138,7 @@ class DarkRuns:
         ``shares`` says for each stage taken how many of the pixels were in it; ``taken`` its frames.
         """
         run = self._now or self._last
-        shown = {"stage": None, "frames": 0, "wanted": 0, "skipped": 0, "partial": 0}
+        shown: dict[str, Any] = {"stage": None, "frames": 0, "wanted": 0, "skipped": 0, "partial": 0}
         if run is not None:
             shown = {
                 "stage": run.stage,
