@@ -70,7 +70,7 @@ def _frames(model: JungfrauModel) -> dict[str, Any]:
     rings = weak + generator.poisson(400 * np.exp(-((radius / 70) ** 2)) + 60 * np.exp(-(((radius - 300) / 4) ** 2)))
     scattered = weak + np.where(generator.random(_SHAPE) < 0.025, 150, 0)
     scattered[generator.random(_SHAPE) < 0.005] = 3000
-    named = {"all in G0": weak, "rings, 2 % in G1": rings, "2.5 % at random in G1 and G2": scattered}
+    named = {"all in G0": weak, "rings, 6 % in G1": rings, "3 % at random in G1 and G2": scattered}
     return {name: model.raw(light * _ENERGY) for name, light in named.items()}
 
 

@@ -364,12 +364,8 @@ def add_dark(
 def warm_up(dtypes: Iterable[npt.DTypeLike] = (np.float32, np.int32, np.uint16), *, darks: bool = True) -> None:
     """Compile what makes frames of these types, or load it from the cache: not to be left to the first frame."""
     raw = np.zeros(BLOCK, np.uint16)
-    maps: tuple[Any, ...] = (
-        np.zeros(BLOCK, np.float32),
-        np.zeros(BLOCK, np.float32),
-        np.zeros((2, BLOCK, 2), np.float32),
-    )
-    maps = *maps, np.zeros(0, np.int32)
+    level, gain, others = np.zeros(BLOCK, np.float32), np.zeros(BLOCK, np.float32), np.zeros((2, BLOCK, 2), np.float32)
+    maps = level, gain, others, np.zeros(0, np.int32)
     for dtype in dtypes:
         out = np.empty(BLOCK, dtype)
         if out.dtype == np.float32:
