@@ -200,8 +200,11 @@ def parse(parts: Sequence[memoryview], cache: HeaderCache) -> tuple[Pulse, int]:
 
 
 def _stamp(stamp: Any) -> tuple[int, int]:
-    if isinstance(stamp, dict) and all(isinstance(stamp.get(key, 0), int) for key in ("sec", "ns", "epoch")):
-        return int(stamp.get("sec", stamp.get("epoch", 0))), int(stamp.get("ns", 0))
+    """Return seconds and nanoseconds; some senders call the seconds ``epoch``."""
+    if isinstance(stamp, dict):
+        seconds, nanoseconds = stamp.get("sec", stamp.get("epoch")), stamp.get("ns", 0)
+        if isinstance(seconds, int) and isinstance(nanoseconds, int):
+            return seconds, nanoseconds
     raise MessageRefused("not_understood", f"global_timestamp {stamp!r} is no time")
 
 
