@@ -100,7 +100,7 @@ class JungfrauPart:
         geometry: Geometry | None,
     ) -> None:
         self._name, self._detector, self._site, self._geometry = name, detector, site, geometry
-        self.options = options or ConversionOptions()
+        self.options = options or ConversionOptions.model_validate({})
         if detector.model != "jungfrau" and self.options.output != "raw":
             raise ConfigurationError(
                 f"nodes.{name}.conversion: only a JUNGFRAU's pixels are converted, not {detector.title}'s"
