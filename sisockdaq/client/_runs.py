@@ -209,7 +209,7 @@ def start_run(
 
 
 def find_writer(network: Network) -> str:
-    """Return the only writer of the network.
+    """Return the only writer of the network; one that only records series is none of several.
 
     Raises
     ------
@@ -217,6 +217,8 @@ def find_writer(network: Network) -> str:
         When there is none, or more than one.
     """
     writers = _writers(network)
+    if len(writers) > 1:
+        writers = [name for name in writers if _takes_images(network, name)] or writers
     if len(writers) == 1:
         return writers[0]
     if not writers:
@@ -245,7 +247,10 @@ def find_ledger(network: Network, catalog: Catalog, controlling: Callable[[], Ne
         if entry.get("ledger"):
             return _ledger(entry["ledger"])
     for writer in _writers(network):
-        status = controlling().call(f"control.{writer}.status")
+        try:
+            status = controlling().call(f"control.{writer}.status")
+        except ConfigurationError:
+            continue  # it only records series
         if status.get("acquisition") and name in (None, status["acquisition"]):
             if status.get("ledger"):
                 return _ledger(status["ledger"])
@@ -297,3 +302,12 @@ def _ledger(data: Mapping[str, Any]) -> Ledger:
     from sisockdaq.frames.ledger import Ledger
 
     return Ledger.from_dict(data)
+
+
+def _takes_images(network: Network, writer: str) -> bool:
+    """Whether a writer has acquisitions; one that does not answer may have."""
+    try:
+        fields, _ = network.result(network.start_listing(writer), network.deadline)
+    except SisockdaqError:
+        return True
+    return "acquisition" in fields.fields

@@ -14,7 +14,7 @@ from sisockdaq.nodes.hdf5_archive import Hdf5Archive
 from sisockdaq.nodes.ocs_feed import OcsFeed
 
 from sisockdaq.base import DataNodeServer
-from sisockdaq.errors import ConfigurationError
+from sisockdaq.errors import ConfigurationError, SisockdaqError
 from sisockdaq.nexus.archive import Archive
 from sisockdaq.nexus.index import Index
 from sisockdaq.testing import wait_until
@@ -169,6 +169,17 @@ def test_what_a_writer_has_to_say(network: Network, tmp_path: Path) -> None:
     writer = start_writer(network, tmp_path, record=["source::a"])
     wait_until(lambda: writer.node.recorder.gaps == 1, 10, "the gap")
     assert "source::a: samples from" in writer.node.recorder.gap
+
+
+def test_a_recorder_beside_a_writer_of_images_is_in_nobodys_way(network: Network, tmp_path: Path) -> None:
+    start_writer(network, tmp_path)
+    with pytest.raises(SisockdaqError, match="no acquisition"):
+        network.client.ledger()
+    network.start(FileWriter, name="images", directory=str(tmp_path), frames="nobody")
+    with pytest.raises(SisockdaqError) as refused:  # it is asked, and nobody gives it images
+        network.client.acquire("run", frames=1)
+    assert "which writer" not in str(refused.value)
+    assert "only records series" not in str(refused.value)
 
 
 def test_a_queue_that_is_full_leaves_samples_to_the_nodes_cache(network: Network, tmp_path: Path) -> None:
