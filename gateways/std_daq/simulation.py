@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessDone, ProcessExitedAlready
+from twisted.internet.process import reapAllProcesses
 from twisted.internet.protocol import ProcessProtocol
+from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
 from sisockdaq.detector.configuration import changed
@@ -29,6 +31,9 @@ __all__ = ["Simulator", "as_configured"]
 
 ENDING = 5.0
 """Time that the process gets to end before it is killed [s]."""
+
+REAPING = 0.2
+"""Time between two looks whether the process has ended [s]."""
 
 _Protocol: Any = ProcessProtocol
 
@@ -74,6 +79,8 @@ class Simulator:
         self._process: _Process | None = None
         self._transport: Any = None
         self._asked: tuple[float, int] | None = None
+        # A reactor outside the main thread hears of no child's end: the operating system tells the main one.
+        self._reaping = LoopingCall(reapAllProcesses)
         self._message = ""
 
     @property
@@ -116,6 +123,7 @@ class Simulator:
         process.ended.addCallback(self._ended)
         self._asked, self._message = (rate, images), "sending"
         self._transport = the_reactor().spawnProcess(process, command[0], command, env=None)
+        self._reaping.start(REAPING, now=False)
         return self.status()
 
     def stop(self) -> Deferred[dict[str, Any]]:
@@ -143,6 +151,8 @@ class Simulator:
 
     def _ended(self, words: str) -> str:
         self._message = words
+        if self._reaping.running:
+            self._reaping.stop()
         return words
 
     def _obstacle(self) -> SisockdaqError | None:
