@@ -306,7 +306,7 @@ class AcquisitionMachine:
         self._since = 0.0
         self._stop_asked: float | None = None
         self._source = _Source.AT_WORK
-        self._reported = False
+        self._reported = self._abandoned = False
         self._failure = ""
         self._frames_expected: int | None = None
 
@@ -382,7 +382,7 @@ class AcquisitionMachine:
         self.current = record
         self._enter(phase, now)
         self._stop_asked, self._frames_expected, self._failure = None, None, ""
-        self._source, self._reported = _Source.AT_WORK, False
+        self._source, self._reported, self._abandoned = _Source.AT_WORK, False, False
 
     def remember(self, records: Iterable[Record]) -> None:
         """Take over what an earlier life of this writer has recorded, newest first."""
@@ -433,6 +433,9 @@ class AcquisitionMachine:
         self._phase, self._since = phase, now
 
     def _drain(self, record: Record, now: float, *, abandon: bool = False) -> list[Instruction]:
+        if abandon and self._abandoned:
+            return []
+        self._abandoned = abandon
         record.state = AcquisitionState.FLUSHING_IMAGES
         self._enter(_Phase.DRAINING, now)
         return [Abandon() if abandon else Drain(self._frames_expected)]

@@ -21,8 +21,10 @@ from sisockdaq.acquisition import (
     Drained,
     Event,
     FirstFrame,
+    FramesCome,
     Instruction,
     OpenFiles,
+    Record,
     Request,
     Seal,
     SendReport,
@@ -34,6 +36,7 @@ from sisockdaq.acquisition import (
     StopSource,
     Tick,
     WriteFailed,
+    WriterEnds,
     WriterState,
 )
 from sisockdaq.errors import AcquisitionRefused
@@ -166,7 +169,9 @@ def test_events_of_other_acquisitions_mean_nothing() -> None:
 
 EVENTS = st.one_of(
     st.sampled_from(["run", "other"]).map(SourceStarted),
+    st.just(FramesCome()),
     st.just(FirstFrame()),
+    st.just(WriterEnds("the writer ends")),
     st.builds(SourceEnded, st.sampled_from(["run", "other"]), st.sampled_from(["complete", "stopped", "failed"])),
     st.just(SourceLost("gone")),
     st.just(StopRequested()),
@@ -195,6 +200,13 @@ class AnyOrder(RuleBasedStateMachine):
                 self.draining = True
             if isinstance(instruction, SendReport | Seal):
                 assert not self.draining
+            if isinstance(instruction, Seal):
+                record = self.machine.history[0]
+                assert record is self.machine.current
+                assert record.state in (AcquisitionState.FINISHED, AcquisitionState.FAILED)
+                failed = record.state is AcquisitionState.FAILED
+                assert failed == record.message.startswith("ERROR:")
+                assert failed or record.message.startswith(("Completed", "Interrupted."))
 
     @precondition(lambda self: self.machine.state is WriterState.READY)
     @rule()
@@ -202,6 +214,20 @@ class AnyOrder(RuleBasedStateMachine):
         self.counts.clear()
         self.starts += 1
         self.take(self.machine.start(RUN, self.now))
+
+    @precondition(lambda self: self.machine.state is WriterState.READY)
+    @rule(lost=st.booleans())
+    def begins_again(self, lost: bool) -> None:
+        """A new life after a death: what was left is resumed, or recovered, and recorded like any other."""
+        history = list(self.machine.history)
+        self.machine = AcquisitionMachine()
+        self.machine.remember(history)
+        self.counts.clear()
+        self.starts += 1
+        left = Record(RUN, AcquisitionState.WRITING, started=self.now)
+        self.machine.leave(left)
+        recover = self.machine.recover(left, "died", self.now) if lost else self.machine.resume(left, self.now)
+        self.take(recover)
 
     @rule(event=EVENTS, wait=st.sampled_from([0.0, 1.0, 11.0, 20.0]))
     def happens(self, event: Event, wait: float) -> None:
@@ -248,3 +274,64 @@ def test_a_ready_machine_is_moved_by_nothing(events: list[Event]) -> None:
     machine = AcquisitionMachine()
     assert all(machine.handle(event, 0.0) == [] for event in events)
     assert machine.state is WriterState.READY
+
+
+def test_images_that_come_are_told_before_the_first_is_written() -> None:
+    machine = begun()
+    record = machine.current
+    assert record is not None
+    states = []
+    for event in (SourceStarted("run"), FramesCome(), FirstFrame(), FramesCome()):
+        machine.handle(event, 0.0)
+        states.append(str(record.state))
+    assert states == ["WAITING_IMAGES", "ACQUIRING_IMAGES", "WRITING", "WRITING"]
+
+
+def test_what_a_dead_writer_left_is_neither_ready_nor_moved_until_it_is_taken_over() -> None:
+    machine = AcquisitionMachine()
+    left = Record(RUN, AcquisitionState.WRITING, started=3.0)
+    machine.leave(left)
+    assert (machine.state, machine.left, machine.taking_frames) == (WriterState.WRITING, left, False)
+    assert play(machine, SourceEnded("run", "complete"), StopRequested(), Tick(), now=1e6) == [[], [], []]
+    with pytest.raises(AcquisitionRefused, match="run is under way"):
+        machine.start(Request("other"), 5.0)
+    assert machine.resume(left, 6.0) == [OpenFiles(RUN, resume=True)]
+    assert machine.taking_frames
+    assert play(machine, SourceEnded("run", "complete"), Drained(10, 1), Settled("run", {})) == [
+        ["Drain"],
+        ["SendReport"],
+        ["Seal"],
+    ]
+    assert (list(machine.history), left.started, left.message) == ([left], 3.0, "Completed.")
+
+
+def test_what_the_source_has_ended_meanwhile_is_closed_as_failed() -> None:
+    machine = AcquisitionMachine()
+    left = Record(RUN, AcquisitionState.WRITING, started=3.0)
+    machine.leave(left)
+    assert machine.recover(left, "the writer died", 9.0) == [OpenFiles(RUN, resume=True), Drain(None)]
+    assert machine.handle(Drained(7, 1), 9.1) == [Seal("failed: the writer died", None)]
+    assert (left.state, left.message, left.frames_written) == ("FAILED", "ERROR: the writer died", 7)
+    assert (left.started, left.ended, machine.state) == (3.0, 9.1, WriterState.READY)
+
+
+@pytest.mark.parametrize(
+    ("events", "instructions", "message"),
+    [
+        ([SourceStarted("run")], ["StopSource", "Abandon"], "ERROR: the writer ends"),
+        ([SourceStarted("run"), StopRequested()], ["Abandon"], "ERROR: the writer ends"),
+        ([SourceEnded("run", "complete", 10)], ["Abandon"], "ERROR: the writer ends"),
+    ],
+)
+def test_a_writer_that_ends_closes_what_is_open(events: list[Event], instructions: list[str], message: str) -> None:
+    machine = begun()
+    play(machine, *events)
+    assert play(machine, WriterEnds("the writer ends"), Drained(2, 1)) == [instructions, ["Seal"]]
+    assert machine.history[0].message == message
+
+
+def test_a_writer_that_ends_while_only_the_ledger_is_missing_has_completed() -> None:
+    machine = begun()
+    play(machine, SourceStarted("run"), SourceEnded("run", "complete", 10), Drained(10, 1))
+    assert play(machine, WriterEnds("the writer ends")) == [["Seal"]]
+    assert machine.history[0].message == "Completed."

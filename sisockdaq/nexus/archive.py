@@ -30,6 +30,7 @@ from sisockdaq.merge import merge
 from sisockdaq.nexus._opening import ReaderPool
 from sisockdaq.nexus.index import DataFileRow, Index, SourceRow, Stamp, stamp
 from sisockdaq.nexus.layout import acquisition_of
+from sisockdaq.nexus.placing import is_named_master
 from sisockdaq.nexus.reader import DataFileReader, FieldSummary, file_state, read_master
 from sisockdaq.nexus.series_archive import SeriesArchive
 from sisockdaq.nexus.series_file import is_series_file
@@ -80,7 +81,7 @@ class Archive:
         """Read those files, if they are ours, and all that grow or may grow again; return how many were read."""
         with self._lock:
             known = {**self.index.stamps(), **self.series.index.stamps()}
-            wanted = {os.fspath(path): path for path in paths if is_ours(path.name)}
+            wanted = {os.fspath(path): path for path in paths if is_ours(path)}
             wanted |= {name: Path(name) for name, (_, state) in known.items() if state in ("growing", "left")}
             gone = [name for name, path in wanted.items() if not path.exists()]
             self._forget(gone)
@@ -106,7 +107,7 @@ class Archive:
             self.series.look(path, seen, known)
             return True
         named = acquisition_of(path.name)
-        is_master = named is not None and named[1] == 0
+        is_master = named[1] == 0 if named is not None else True  # of a name of its own
         try:
             if is_master:
                 about = read_master(path)
@@ -352,13 +353,13 @@ def _candidates(root: Path) -> list[Path]:
     """Return our files below a folder; links are followed to files, not to folders."""
     found = []
     for folder, _, names in os.walk(root):
-        found += [Path(folder) / name for name in names if not name.startswith(".") and is_ours(name)]
+        found += [path for name in names if not name.startswith(".") and is_ours(path := Path(folder) / name)]
     return found
 
 
-def is_ours(name: str) -> bool:
-    """Say whether a file of that name may be one of ours."""
-    return acquisition_of(name) is not None or is_series_file(name)
+def is_ours(path: Path) -> bool:
+    """Say whether a file may be one of ours, by its name and those beside it."""
+    return acquisition_of(path.name) is not None or is_series_file(path.name) or is_named_master(path)
 
 
 def _acquisition(key: tuple[str, str], rows: Sequence[DataFileRow], master: dict[str, Any]) -> dict[str, Any]:

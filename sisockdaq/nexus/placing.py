@@ -15,9 +15,9 @@ from pathlib import Path, PurePosixPath
 
 from sisockdaq.acquisition import Request
 from sisockdaq.errors import AcquisitionRefused
-from sisockdaq.nexus.layout import acquisition_of, master_name, resolve_prefix
+from sisockdaq.nexus.layout import acquisition_of, data_name, master_name, resolve_prefix
 
-__all__ = ["Place", "find_place", "name_of"]
+__all__ = ["Place", "find_place", "is_named_master", "name_of"]
 
 _SUFFIXES = (".h5", ".hdf5", ".hdf", ".nxs")
 
@@ -79,6 +79,13 @@ def name_of(output_file: str) -> str:
         return found[0]
     path = PurePosixPath(name)
     return path.stem if path.suffix.lower() in _SUFFIXES else name
+
+
+def is_named_master(path: Path) -> bool:
+    """Say whether a file is a master of a name of its own: its first data file stands beside it."""
+    if path.suffix.lower() not in _SUFFIXES or acquisition_of(path.name) is not None:
+        return False
+    return path.with_name(data_name(name_of(path.name), 1)).exists()
 
 
 def _checked_path(output_file: str, directory: str | None) -> Path:

@@ -21,6 +21,7 @@ from watchdog.events import (
 from watchdog.observers import Observer
 
 from sisockdaq.nexus.layout import acquisition_of
+from sisockdaq.nexus.placing import is_named_master
 from sisockdaq.nexus.series_file import is_series_file
 
 __all__ = ["FolderWatch"]
@@ -42,10 +43,14 @@ class FolderWatch(FileSystemEventHandler):
         """Pass the paths on."""
         for path in (event.src_path, event.dest_path):
             name = Path(os.fsdecode(path))
-            if path and not name.name.startswith(".") and (acquisition_of(name.name) or is_series_file(name.name)):
+            if path and not name.name.startswith(".") and _may_be_ours(name):
                 self._changed(name)
 
     def close(self) -> None:
         """Stop watching."""
         self._observer.stop()
         self._observer.join(5.0)
+
+
+def _may_be_ours(path: Path) -> bool:
+    return acquisition_of(path.name) is not None or is_series_file(path.name) or is_named_master(path)

@@ -13,6 +13,8 @@ import pytest
 from sisockdaq.acquisition import AcquisitionState, Record, Request
 from sisockdaq.errors import AcquisitionRefused
 from sisockdaq.frames import Ledger
+from sisockdaq.nexus.archive import Archive
+from sisockdaq.nexus.index import Index
 from sisockdaq.nexus.journal import Journal, Unfinished, record_object
 from sisockdaq.nexus.placing import find_place, name_of
 from sisockdaq.nexus.reader import DataFileReader, read_master
@@ -137,6 +139,12 @@ def test_the_file_that_is_asked_for_is_the_master(tmp_path: Path) -> None:
         assert (stats["n_write_completed"], stats["n_write_requested"]) == (12, 12)
         assert stats["start_time"] < stats["stop_time"]
         assert len(read_master(path).files) == 2
+        archive = Archive(tmp_path, Index(None))
+        archive.scan()
+        assert [(each["acquisition"], each["frames"], each["ledger"]) for each in archive.acquisitions()] == [
+            ("run", 12, status["ledger"])
+        ]
+        archive.close()
         with pytest.raises(AcquisitionRefused) as refusal:
             engine.start(Request("run", 1, output_file=str(path)))
         assert "run.h5 exists" in refusal.value.reasons[0]
