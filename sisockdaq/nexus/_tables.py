@@ -228,7 +228,7 @@ def _about(field: ResultField, timeline: str) -> dict[str, Any]:
     }
 
 
-def add_second_names(hdf5: h5py.File, source: str, places: Sequence[SecondName]) -> None:
+def add_second_names(hdf5: h5py.File, source: str, places: Sequence[SecondName], *, in_master: bool) -> None:
     """Link datasets of a source's group to where programs of the field look for them; a place that is taken stays.
 
     Past h5py's own way, which opens every object on the way: each new data file waits for this.
@@ -240,26 +240,26 @@ def add_second_names(hdf5: h5py.File, source: str, places: Sequence[SecondName])
         if not group.id.links.exists(place.dataset.encode()):
             continue
         if path not in parents:
-            parents[path] = _place_group(hdf5, path, places)
+            parents[path] = _place_group(hdf5, path, places, in_master)
         parent = parents[path]
         if not parent.id.links.exists(name.encode()):
             parent.id.links.create_hard(name.encode(), group.id, place.dataset.encode())
 
 
-def _place_group(hdf5: h5py.File, path: str, places: Sequence[SecondName]) -> h5py.Group:
+def _place_group(hdf5: h5py.File, path: str, places: Sequence[SecondName], in_master: bool) -> h5py.Group:
     """Return a group, made with its class where it is not there yet."""
     if path in hdf5:
         return hdf5[path]
-    _place_group(hdf5, path.rpartition("/")[0], places)
+    _place_group(hdf5, path.rpartition("/")[0], places, in_master)
     group = hdf5.create_group(path)
-    set_attributes(group, place_attributes(path, places))
+    set_attributes(group, place_attributes(path, places, in_master=in_master))
     return group
 
 
 def _plottable(results: ResultsPlan, *, in_master: bool) -> dict[str, Any]:
     """Return the attributes by which viewers draw the first curve: NXdata with a signal and its axis.
 
-    Not in a master file: XDS' durin takes the images from the last NXdata that it finds (contract "Files").
+    Not in a master file, for the reason that `place_attributes` has.
     """
     curve = next((field for field in results.fields if field.axis_dataset), None)
     if curve is None or in_master:

@@ -49,7 +49,7 @@ def _put(entry: Group, place: SecondName, node: Node, places: Sequence[SecondNam
         path = f"{path}/{parent}"
         made = group.items.get(parent)
         if not isinstance(made, Group):
-            attributes = place_attributes(path, places)
+            attributes = place_attributes(path, places, in_master=True)
             made = Group(str(attributes.pop("NX_class")), {}, attributes)
             group.items[parent] = made
         group = made

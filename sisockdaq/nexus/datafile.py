@@ -126,9 +126,10 @@ class DataFile:
             fill(hdf5, tree)
 
     def _name_again(self) -> None:
-        add_second_names(self._file.hdf5, self.plan.image.source, FRAME_PLACES)
+        hdf5, in_master = self._file.hdf5, self.plan.master == "integrated"
+        add_second_names(hdf5, self.plan.image.source, FRAME_PLACES, in_master=in_master)
         for results in self.plan.results:
-            add_second_names(self._file.hdf5, results.source, results.places)
+            add_second_names(hdf5, results.source, results.places, in_master=in_master)
 
     def _open(self, resume: bool) -> None:
         plan, hdf5 = self.plan, self._file.hdf5

@@ -137,9 +137,13 @@ def _roi_places(fields: Iterable[ResultField]) -> Iterable[SecondName]:
             yield SecondName(f"{ROI_PATH}/{each.name.removeprefix(_ROI)}/sum", each.name)
 
 
-def place_attributes(path: str, places: Iterable[SecondName]) -> dict[str, Any]:
-    """Return the attributes of the group `path` that holds second names."""
-    if path != AZINT_PATH:
+def place_attributes(path: str, places: Iterable[SecondName], *, in_master: bool) -> dict[str, Any]:
+    """Return the attributes of the group `path` that holds second names.
+
+    Azimuthal results can be drawn at once (NXdata), but not in a master: there readers take the images from an NXdata
+    that they find, DIALS from the first one and XDS' durin from the last.
+    """
+    if path != AZINT_PATH or in_master:
         return {"NX_class": "NXcollection"}
     axes = [place.path.rpartition("/")[2].encode() for place in places if "/bin_to_" in place.path]
     return {"NX_class": "NXdata", "signal": "image", "axes": np.array([b".", *axes[:1]])}

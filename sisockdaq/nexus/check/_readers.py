@@ -150,6 +150,16 @@ def _last_of_class(view: View) -> Iterable[Problem]:
             yield groups[-1].name, f"is the last {nx_class} and is taken instead of {where(view, role)}"
 
 
+def _first_of_class(view: View) -> Iterable[Problem]:
+    """DIALS takes the first NXdata of the entry, in the order of names."""
+    if view.entry is None or view.data is None:
+        return
+    members = [child(view.entry, name) for name in view.entry]
+    groups = [each for each in members if isinstance(each, h5py.Group) and attribute_text(each, "NX_class") == "NXdata"]
+    if groups and groups[0] != view.data:
+        yield groups[0].name, f"is the first NXdata and is taken instead of {view.data.name}"
+
+
 def _classes(view: View) -> Iterable[Problem]:
     for group in view.groups:
         if group.name != "/" and "NX_class" not in group.attrs:
@@ -233,5 +243,6 @@ READER_RULES: tuple[Rule, ...] = (
     _rule("data.packing", _packing, "neggia"),
     _rule("data.whole", _missing_images, "durin"),
     _rule("data.last", _last_of_class, "durin"),
+    _rule("data.first", _first_of_class, "nxmx"),
     _rule("spots", _spots, "CrystFEL"),
 )
