@@ -132,9 +132,7 @@ def zstd_bound(shape: tuple[int, ...], dtype: npt.DTypeLike) -> int:
     return _HEADER.size + int(library.bshuf_compress_zstd_bound(count, element, block))
 
 
-def compress_zstd(
-    array: npt.NDArray[Any], out: npt.NDArray[np.uint8] | None = None, *, level: int = 1
-) -> memoryview:
+def compress_zstd(array: npt.NDArray[Any], out: npt.NDArray[np.uint8] | None = None, *, level: int = 1) -> memoryview:
     """Pack an array with bitshuffle and Zstandard; `out` has `zstd_bound` bytes; otherwise as `compress_lz4`."""
     data = np.ascontiguousarray(array)
     target = _room(out, zstd_bound(data.shape, data.dtype))

@@ -87,5 +87,5 @@ def _about(view: View) -> str:
     first, files = images[0], view.image_files
     total = sum(dataset.shape[0] for dataset in images)
     packing = "virtual dataset" if first.is_virtual else compression_of(first) or "another compression"
-    place = "in it" if files == [view.path] or view.path in files else f"in {len(files)} files"
+    place = "in it" if view.path in files else f"in {len(files)} file{'s' if len(files) > 1 else ''}"
     return f"{kind}, {total} images of {first.shape[1]} × {first.shape[2]} {first.dtype} ({packing}) {place}"
