@@ -159,7 +159,7 @@ class DetectorReceiver(DataNodeServer):
     def setup(self) -> Any:
         """Declare the fields; open ports and ring in a thread, where compiling and touching memory may take a while."""
         self._changing = threading.Lock()
-        described = self._find_detector()
+        self._described = described = self._find_detector()
         assert self.state is not None
         self._kept = KeptConfiguration(
             self.state.path / f"detector-{self.name}.json", described, [(e.address, e.port) for e in self.options.udp]
@@ -278,6 +278,10 @@ class DetectorReceiver(DataNodeServer):
     def _describe(self) -> Description:
         detector = self.detector
         meta = {**detector.to_meta(self._poni()), **self.jungfrau.meta()}
+        if self.warning:
+            meta["warnings"] = {"buffers": self.warning}
+        if detector != self._described:
+            meta["detector"] = detector.model_dump(mode="json", exclude={"geometry", "mask"}, exclude_unset=True)
         return Description(
             source=self.name,
             kind="image",

@@ -16,15 +16,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
 from sisockdaq.base import DataNodeServer
 from sisockdaq.errors import ConfigurationError
 from sisockdaq.frames import Consumer, make_consumer
+from sisockdaq.nexus.checks import CheckName, Severity
 from sisockdaq.nexus.engine import WriterEngine
-from sisockdaq.nexus.facts import detector_facts, geometry_facts, site_mask
+from sisockdaq.nexus.facts import detector_facts, geometry_facts, present_detector, site_mask, try_geometry
 from sisockdaq.nexus.fileset import ClosedFile
 from sisockdaq.nexus.filters import Compression
 from sisockdaq.nexus.layout import MasterLayout
@@ -99,6 +98,11 @@ class FileWriter(DataNodeServer):
         )
         writer_user_id: int | None = Field(
             None, ge=0, description="User id whose the files are; takes a writer run by root. Default: its own user."
+        )
+        checks: dict[CheckName, Severity] = Field(
+            {},
+            description="What becomes of a finding before a start: refuse, warn or off, for each of space (default "
+            "refuse), buffers (warn), mask (refuse) and geometry (warn).",
         )
         overwrite: bool = Field(False, description="Whether files of the same name give way, or refuse a start.")
         record: list[str] = Field(
@@ -247,14 +251,14 @@ class FileWriter(DataNodeServer):
 
     def _begin_acquisitions(self) -> None:
         facts: dict[str, Any] = {}
-        mask: npt.NDArray[np.uint32] | None = None
+        site = self.site
         if self.site is not None and self.site.detector is not None:
             facts = {
                 **detector_facts(self.site.detector),
                 **geometry_facts(self.site),
                 "instrument_name": self.site.site,
             }
-            mask = site_mask(self.site)
+            site_mask(self.site)  # a mask that cannot be used is told now, not at the first start
         options = self.options
         engine = EngineOptions(
             root=self._root(),
@@ -267,7 +271,9 @@ class FileWriter(DataNodeServer):
             flush_interval=options.flush_interval,
             overwrite=options.overwrite,
             meta=facts,
-            mask=mask,
+            checks=options.checks,
+            mask_of=None if site is None else lambda source: site_mask(site, present_detector(site, source)),
+            geometry_of=None if site is None else lambda source: try_geometry(site, source),
             allowed=[self._folder(place) for place in options.allowed],
             user_id=options.writer_user_id,
             journal=self.state.path / f"acquisitions-{self.name}.sqlite" if self.state is not None else None,

@@ -23,7 +23,7 @@ from sisockdaq.cli._reading import (
     print_samples,
     seconds,
 )
-from sisockdaq.errors import ConfigurationError
+from sisockdaq.errors import AcquisitionRefused, ConfigurationError
 
 if TYPE_CHECKING:
     from sisockdaq.client import Client, FieldData, Run
@@ -184,7 +184,13 @@ def acquire(
 ) -> None:
     """Take data: start an acquisition, show how it goes, and where every packet went. Ctrl-C stops it in order."""
     with connect(site, control=True) as client:
-        run = client.acquire(name, frames, writer=writer, directory=directory, meta=_facts(meta), wait=False)
+        try:
+            run = client.acquire(name, frames, writer=writer, directory=directory, meta=_facts(meta), wait=False)
+        except AcquisitionRefused as refusal:
+            typer.echo(_refusal(refusal), err=True)
+            raise typer.Exit(1) from None
+        for warning in run.status().get("warnings") or ():
+            typer.echo(f"warning: {warning}", err=True)
         if not wait:
             print_json(run.status()) if as_json else typer.echo(f"{name} has begun")
             return
@@ -205,6 +211,13 @@ def ledger(
     with connect(site) as client:
         found = client.ledger(name)
     _show_ledger(found, as_json)
+
+
+def _refusal(refusal: AcquisitionRefused) -> str:
+    """Return why nothing was started, a line each reason."""
+    if refusal.reasons == [refusal.message]:
+        return f"{refusal}\nnothing was started."
+    return "\n  - ".join([f"{refusal.message}:", *refusal.reasons]) + "\nnothing was started."
 
 
 def _show_run(run: Run, as_json: bool) -> None:

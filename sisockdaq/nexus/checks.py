@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 from sisockdaq.frames.messages import Description
 from sisockdaq.nexus.fileset import existing_files
@@ -13,6 +15,10 @@ from sisockdaq.nexus.placing import Place
 
 __all__ = [
     "ASSUMED_RATIO",
+    "CHECKS",
+    "CheckName",
+    "Severity",
+    "divided",
     "existing_folder",
     "folder_obstacles",
     "request_obstacles",
@@ -23,8 +29,25 @@ __all__ = [
 ASSUMED_RATIO = 4.0
 """Compression that is assumed until one was seen: low for the sparse images of photon-counting detectors."""
 
+CheckName = Literal["space", "buffers", "mask", "geometry"]
+Severity = Literal["refuse", "warn", "off"]
+
+CHECKS: dict[CheckName, Severity] = {"space": "refuse", "buffers": "warn", "mask": "refuse", "geometry": "warn"}
+"""What becomes of a finding where the site says nothing. Files of an acquisition that begins with too little space are
+cut off, and a mask of another shape is a mistake in all its files; small buffers cost packets only in bursts, and a
+geometry can be given to the files later. What makes an acquisition impossible always refuses it."""
+
 _SPARE = 64 * 2**20
 """Bytes that are to stay free on the disk."""
+
+
+def divided(
+    findings: Sequence[tuple[CheckName, str]], checks: Mapping[CheckName, Severity]
+) -> tuple[list[str], list[str]]:
+    """Return the findings that refuse a start, and those that only warn."""
+    chosen = {**CHECKS, **checks}
+    refusals = [text for name, text in findings if chosen[name] == "refuse"]
+    return refusals, [text for name, text in findings if chosen[name] == "warn"]
 
 
 def existing_folder(folder: Path) -> Path:
@@ -47,9 +70,7 @@ def folder_obstacles(place: Place, *, overwrite: bool, user_id: int | None = Non
     return found
 
 
-def request_obstacles(
-    frames: int | None, source: Description | None, under_way: str | None, mask_shape: tuple[int, ...] | None
-) -> list[str]:
+def request_obstacles(frames: int | None, source: Description | None, under_way: str | None) -> list[str]:
     """Return why `frames` frames cannot be had from that source.
 
     Parameters
@@ -60,8 +81,6 @@ def request_obstacles(
         Of the source that is attached, if any.
     under_way : str or None
         The acquisition that the source is in.
-    mask_shape : tuple or None
-        Of the pixel mask that is to go into the files.
     """
     found = []
     if frames is not None and frames < 1:
@@ -70,8 +89,6 @@ def request_obstacles(
         found.append("no source of frames is attached   → start the receiver")
     elif source.kind != "image" or len(source.shape) != 2:
         found.append(f"{source.source} does not publish images   → name a receiver in the writer's options")
-    elif mask_shape is not None and mask_shape != source.shape:
-        found.append(f"the pixel mask is {mask_shape}, images are {source.shape}   → use another mask")
     if under_way is not None:
         found.append(f"the source is in acquisition {under_way}   → wait for its end, or stop it")
     return found

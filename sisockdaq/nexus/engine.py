@@ -21,11 +21,14 @@ from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from sisockdaq import acquisition as life
-from sisockdaq.errors import AcquisitionRefused, SisockdaqError
+from sisockdaq.errors import AcquisitionRefused, MaskError, SisockdaqError
 from sisockdaq.frames.bus import Consumer
 from sisockdaq.frames.messages import Attached, Description, Detached, End, Mark, Report, Settled, Start, Stop
-from sisockdaq.nexus.checks import folder_obstacles, request_obstacles, space_obstacle
+from sisockdaq.nexus.checks import CheckName, divided, folder_obstacles, request_obstacles, space_obstacle
 from sisockdaq.nexus.fileset import AcquisitionFiles, ClosedFile
 from sisockdaq.nexus.identity import user_obstacle, writing_as
 from sisockdaq.nexus.intake import (
@@ -122,6 +125,7 @@ class WriterEngine:
         self._descriptions: dict[str | None, Description] = {}
         self._under_way: str | None = None
         self._left_behind: life.Request | None = None
+        self._warnings: list[str] = []
         self._recovering: Unfinished | None = None
         self._begun: Future[dict[str, Any]] = Future()  # of the newest start
         self._resume_by = 0.0
@@ -290,8 +294,8 @@ class WriterEngine:
 
     def _refuse_obstacles(self, request: life.Request) -> None:
         source = self._descriptions.get(None)
-        mask = self.options.mask
-        reasons = request_obstacles(request.frames, source, self._under_way, None if mask is None else mask.shape)
+        reasons = request_obstacles(request.frames, source, self._under_way)
+        findings = [] if source is None or len(source.shape) != 2 else self._source_findings(source)
         user = user_obstacle(request.user_id)
         reasons += [user] if user else []
         try:
@@ -304,9 +308,34 @@ class WriterEngine:
             if source is not None and len(source.shape) == 2:
                 image = ImagePlan.from_description(source, self.options.compression)
                 obstacle = space_obstacle(place.folder, image, request.frames, self._progress.ratio)
-                reasons += [obstacle] if obstacle else []
-        if reasons:
-            raise AcquisitionRefused(f"cannot start {request.acquisition}", reasons=reasons)
+                findings += [("space", obstacle)] if obstacle else []
+        refusals, self._warnings = divided(findings, self.options.checks)
+        if reasons or refusals:
+            raise AcquisitionRefused(f"cannot start {request.acquisition}", reasons=reasons + refusals)
+
+    def _source_findings(self, source: Description) -> list[tuple[CheckName, str]]:
+        """Try buffers, mask and geometry on what the source sends now."""
+        findings: list[tuple[CheckName, str]] = []
+        if buffers := source.meta.get("warnings", {}).get("buffers"):
+            findings.append(("buffers", str(buffers)))
+        try:
+            self._pixel_mask(source)
+        except SisockdaqError as error:
+            findings.append(("mask", str(error)))
+        try:
+            if self.options.geometry_of is not None:
+                self.options.geometry_of(source)
+        except SisockdaqError as error:
+            findings.append(("geometry", str(error)))
+        return findings
+
+    def _pixel_mask(self, source: Description) -> npt.NDArray[np.uint32] | None:
+        """Return the pixel mask for the files; raise `MaskError` when it does not fit the images."""
+        options = self.options
+        mask = options.mask if options.mask_of is None else options.mask_of(source)
+        if mask is not None and mask.shape != source.shape:
+            raise MaskError(f"the pixel mask is {mask.shape}, images are {source.shape}", remedy="use another mask")
+        return mask
 
     def _completed(self, request: life.Request) -> life.Request:
         """Fill in what was left to the writer: the mark of the run, and whose the files are."""
@@ -468,7 +497,7 @@ class WriterEngine:
             {**self.options.meta, **source.meta, **request.meta},
             frames_requested=request.frames,
             started=time.time(),
-            mask=self.options.mask,
+            mask=self._fitting_mask(source),
         )
         place = self._place(request)
         setting.record.master = os.fspath(place.path)
@@ -492,6 +521,14 @@ class WriterEngine:
             self._go_on_with(self._files)
         self._prepare_packer(image)
         self._next_commit = time.monotonic() + self.options.flush_interval
+
+    def _fitting_mask(self, source: Description) -> npt.NDArray[np.uint32] | None:
+        """Return the mask if it fits: where the site only warns, files have none rather than a wrong one."""
+        try:
+            return self._pixel_mask(source)
+        except SisockdaqError as error:
+            _log.warning("files without a pixel mask: %s", error)
+            return None
 
     def _setting(self, request: life.Request, *, resume: bool) -> Unfinished:
         """Return how the files are laid out, and note it in the journal: as it was, for what a dead writer left."""
@@ -631,6 +668,7 @@ class WriterEngine:
             "source": source.source if source is not None else None,
             "sources": self.sources,
             "frames_written": record.frames_written if record is not None else 0,
+            "warnings": list(self._warnings),
             "results_late": files.results_late if files is not None else 0,
             "queue": self._packer.in_use if self._packer is not None else 0,
             **progress.to_dict(

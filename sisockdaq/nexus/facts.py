@@ -9,9 +9,10 @@ import numpy.typing as npt
 
 from sisockdaq.detector.description import DetectorOptions, Geometry
 from sisockdaq.detector.layout import gap_mask
+from sisockdaq.frames.messages import Description
 from sisockdaq.site import Site
 
-__all__ = ["detector_facts", "geometry_facts", "site_mask"]
+__all__ = ["detector_facts", "geometry_facts", "present_detector", "site_mask", "try_geometry"]
 
 _GAP, _MASKED = 1 << 0, 1 << 8
 """Bits of an NXmx pixel mask: no sensor there; masked by the user (NXdetector, ``pixel_mask``)."""
@@ -60,15 +61,17 @@ def geometry_facts(site: Site) -> dict[str, Any]:
     return facts
 
 
-def site_mask(site: Site) -> npt.NDArray[np.uint32] | None:
+def site_mask(site: Site, detector: DetectorOptions | None = None) -> npt.NDArray[np.uint32] | None:
     """Return the detector's gaps and the site's mask in the bits of NXmx, None where it has neither.
+
+    `detector` is the detector as it is configured now, where that is not what the site describes.
 
     Raises
     ------
     MaskError
         When it is missing, unreadable or of another shape.
     """
-    detector = site.detector
+    detector = detector or site.detector
     if detector is None:
         return None
     gaps = gap_mask(detector)
@@ -81,3 +84,30 @@ def site_mask(site: Site) -> npt.NDArray[np.uint32] | None:
     masked = load_mask(f"{site.resolve_input(name)}{separator}{dataset}", detector.shape)
     user = masked.astype(np.uint32) * np.uint32(_MASKED)
     return user if bits is None else user | bits
+
+
+def present_detector(site: Site, source: Description) -> DetectorOptions | None:
+    """Return the detector as its receiver says that it is configured now, else as the site describes it."""
+    described = site.detector
+    changed = source.meta.get("detector")
+    if described is None or not isinstance(changed, dict):
+        return described
+    return DetectorOptions.checked(**changed, geometry=described.geometry, mask=described.mask)
+
+
+def try_geometry(site: Site, source: Description) -> None:
+    """Try the site's geometry on the images that a source sends.
+
+    Raises
+    ------
+    GeometryError
+        When it is impossible, unreadable or of another shape.
+    """
+    detector = site.detector
+    if detector is None or detector.geometry is None:
+        return
+    from sisockdaq.integrate import load_geometry  # here, as above
+
+    given = detector.geometry
+    place = given.model_dump() if isinstance(given, Geometry) else site.resolve_input(given)
+    load_geometry(place, shape=(source.shape[0], source.shape[1]), pixel_size=detector.pixel_size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sisockdaq.frames.messages import Description
+from sisockdaq.nexus.checks import CheckName, Severity
 from sisockdaq.nexus.layout import MasterLayout
 
 __all__ = ["EngineOptions"]
@@ -45,6 +47,12 @@ class EngineOptions:
         Folders below which an ``output_file`` may lie; none: `root` only.
     user_id : int, optional
         Whose the files are, where a request does not say.
+    checks : mapping
+        What becomes of each finding before a start: "refuse", "warn" or "off"; see `checks.CHECKS`.
+    mask_of : callable, optional
+        Returns the pixel mask for the images of a source, instead of `mask`; raises `MaskError` when none fits.
+    geometry_of : callable, optional
+        Tries the site's geometry on the images of a source; raises `GeometryError` when it does not fit.
     journal : Path, optional
         File that remembers all acquisitions, the one under way included; without it, memory does.
     """
@@ -62,4 +70,7 @@ class EngineOptions:
     swmr: bool = False
     allowed: Sequence[Path] = ()
     user_id: int | None = None
+    checks: Mapping[CheckName, Severity] = field(default_factory=dict)
+    mask_of: Callable[[Description], npt.NDArray[np.uint32] | None] | None = None
+    geometry_of: Callable[[Description], None] | None = None
     journal: Path | None = None

@@ -91,12 +91,12 @@ def test_the_disk_that_is_too_small_is_named_with_figures(tmp_path: Path) -> Non
 
 
 def test_what_is_asked_of_the_source_is_checked() -> None:
-    assert request_obstacles(10, data.IMAGES, None, None) == []
-    reasons = "\n".join(request_obstacles(0, data.RESULTS, "other", (3, 3)))
+    assert request_obstacles(10, data.IMAGES, None) == []
+    reasons = "\n".join(request_obstacles(0, data.RESULTS, "other"))
     assert "0 frames" in reasons
     assert "does not publish images" in reasons
     assert "in acquisition other" in reasons
-    assert "no source" in request_obstacles(None, None, None, None)[0]
+    assert "no source" in request_obstacles(None, None, None)[0]
 
 
 def test_a_file_in_the_place_of_the_folder_is_named(tmp_path: Path) -> None:

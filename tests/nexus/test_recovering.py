@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from sisockdaq.acquisition import AcquisitionState, Record, Request
-from sisockdaq.errors import AcquisitionRefused
+from sisockdaq.errors import AcquisitionRefused, GeometryError, MaskError
 from sisockdaq.frames import Ledger
 from sisockdaq.nexus.archive import Archive
 from sisockdaq.nexus.index import Index
@@ -207,3 +207,27 @@ def test_files_and_folders_are_the_users(tmp_path: Path) -> None:
     assert len(made) == 5
     assert {path.stat().st_uid for path in made} == {user}
     assert (tmp_path / "data" / "own_master.h5").stat().st_uid == 0
+
+
+def test_each_check_refuses_or_warns_as_the_site_says(tmp_path: Path) -> None:
+    def no_mask(source: Any) -> Any:
+        raise MaskError("the mask is of another detector")
+
+    def no_geometry(source: Any) -> None:
+        raise GeometryError("the PONI file is not whole")
+
+    broken: dict[str, Any] = {"mask_of": no_mask, "geometry_of": no_geometry}
+    with running(tmp_path, **broken) as (_, engine):
+        with pytest.raises(AcquisitionRefused) as refusal:
+            engine.start(Request("run", 10**12))
+        reasons = "\n".join(refusal.value.reasons)
+        assert "needed" in reasons
+        assert "another detector" in reasons
+        assert "PONI" not in reasons
+    with running(tmp_path, **broken, checks={"mask": "warn", "geometry": "off"}) as (_, engine):
+        engine.start(Request("run", 3))
+        assert [text.split(" ")[:4] for text in finished(engine)["warnings"]] == [["the", "mask", "is", "of"]]
+    with running(tmp_path, **broken, checks={"geometry": "refuse", "mask": "off"}) as (_, engine):
+        with pytest.raises(AcquisitionRefused, match="cannot start") as refusal:
+            engine.start(Request("next", 3))
+        assert refusal.value.reasons == ["the PONI file is not whole"]
