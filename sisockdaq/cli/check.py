@@ -50,13 +50,13 @@ def check(
             unreadable[str(path)] = error
     if as_json:
         shown = [report.to_dict() for report in reports]
-        shown += [{"path": path, "error": error.message} for path, error in unreadable.items()]
+        shown += [{"path": path, "error": reason.message} for path, reason in unreadable.items()]
         typer.echo(json.dumps(shown, indent=2))
     else:
         for report in reports:
             _show(report)
-        for error in unreadable.values():
-            typer.echo(str(error), err=True)
+        for reason in unreadable.values():
+            typer.echo(str(reason), err=True)
     if unreadable or any(report.failed for report in reports):
         raise typer.Exit(1)
 

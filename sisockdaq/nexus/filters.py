@@ -86,7 +86,8 @@ def _copy(image: npt.NDArray[Any], out: npt.NDArray[np.uint8]) -> memoryview:
 
 
 def _as_array(chunk: Buffer, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    return np.frombuffer(chunk, dtype).reshape(shape)
+    pixels: npt.NDArray[Any] = np.frombuffer(memoryview(chunk), np.dtype(dtype))
+    return pixels.reshape(shape)
 
 
 _FILTERS: dict[str, Filter] = {

@@ -170,7 +170,8 @@ def spots_plan(most: int, source: str = "spots") -> ResultsPlan:
 
 def rois_plan(names: Sequence[str], source: str = "roi") -> ResultsPlan:
     """Return the plan of regions' numbers: the vector of an image is `ROI_NUMBERS` of each region in turn."""
-    fields, places = [], []
+    fields: list[ResultField] = []
+    places: list[SecondName] = []
     for name in names:
         if not name or "/" in name or name == ".":
             raise ValueError(f'"{name}" is no name of a region: it is part of a path in the file')

@@ -138,7 +138,7 @@ _GROUPS = {
 }
 
 NXMX_RULES: tuple[Rule, ...] = (
-    *(Rule(f"{role}", {**by}, partial(_group, role, nx)) for role, (nx, by) in _GROUPS.items()),  # type: ignore[dict-item]
+    *(Rule(f"{role}", {**by}, partial(_group, role, nx)) for role, (nx, by) in _GROUPS.items()),
     Rule("entry.definition", {**_MUST, "nxmx": "required"}, _definition),
     Rule("images", _ALL, _images),
     Rule("links", _ALL, _links),
