@@ -154,7 +154,7 @@ def _positions(given: Any) -> tuple[dict[int, tuple[int, ...]], str]:
     """Read positions with numbers or text as keys."""
     if not isinstance(given, Mapping):
         return {}, f"module_positions is {given!r}: names with places are needed, as {{'0': [x0, y0, x1, y1]}}"
-    found = {}
+    found: dict[int, tuple[int, ...]] = {}
     for key, place in given.items():
         try:
             x0, y0, x1, y1 = (int(end) for end in place)

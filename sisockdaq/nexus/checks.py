@@ -22,6 +22,7 @@ __all__ = [
     "existing_folder",
     "folder_obstacles",
     "request_obstacles",
+    "shown_size",
     "space_needed",
     "space_obstacle",
 ]
@@ -108,11 +109,13 @@ def space_obstacle(folder: Path, image: ImagePlan, frames: int | None, seen_rati
     if needed <= free:
         return None
     how = f" ÷ {ratio:.1f}, {'the compression seen so far' if seen_ratio else 'assumed compression'}" if packed else ""
-    size = f"{frames or 1} frames × {_size(image.frame_bytes)}{how}"
-    return f"{_size(needed)} needed, {_size(max(free, 0))} free in {folder} ({size})   → free some, or --directory"
+    size = f"{frames or 1} frames × {shown_size(image.frame_bytes)}{how}"
+    there = f"{shown_size(max(free, 0))} free in {folder}"
+    return f"{shown_size(needed)} needed, {there} ({size})   → free some, or --directory"
 
 
-def _size(number: float) -> str:
+def shown_size(number: float) -> str:
+    """Return bytes for people."""
     for unit in ("B", "kB", "MB", "GB", "TB"):
         if number < 1000 or unit == "TB":
             return f"{number:.3g} {unit}"

@@ -16,15 +16,9 @@ _LONGEST_RUN_ID = 200
 
 
 def checked_request(
-    acquisition: str | None,
-    frames: int | None,
-    directory: str | None,
-    meta: Mapping[str, Any] | None,
-    run_id: int | str | None,
-    output_file: str | None,
-    user_id: int | None,
+    acquisition: Any, frames: Any, directory: Any, meta: Any, run_id: Any, output_file: Any, user_id: Any
 ) -> Request:
-    """Return the request if every argument is of its kind.
+    """Return the request if every argument is of its kind; they come over the network, and may be anything.
 
     Raises
     ------
@@ -68,14 +62,14 @@ def checked_user(changes: Mapping[str, Any], present: int | None) -> int | None:
         With every reason.
     """
     problems = [f"{key} is not a setting of the writer (writer_user_id is)" for key in changes if key != _USER]
-    user = changes.get(_USER, present)
+    user: Any = changes.get(_USER, present)
     if user is not None and (isinstance(user, bool) or not isinstance(user, int)):
         problems.append(f"{_USER} is {user!r}   → a whole number, or null for the writer's own user")
     elif (obstacle := user_obstacle(user)) is not None:
         problems.append(f"{_USER}: {obstacle}")
     if problems:
         raise ConfigurationError("; ".join(problems), problems=problems)
-    return user
+    return None if user is None else int(user)
 
 
 _USER = "writer_user_id"
