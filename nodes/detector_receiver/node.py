@@ -155,6 +155,7 @@ class DetectorReceiver(DataNodeServer):
     _recording: RecordingWriter | None = None
     _darks: DarkRuns | None = None
     _broken = ""
+    _changes = 0
 
     def setup(self) -> Any:
         """Declare the fields; open ports and ring in a thread, where compiling and touching memory may take a while."""
@@ -165,7 +166,7 @@ class DetectorReceiver(DataNodeServer):
             self.state.path / f"detector-{self.name}.json", described, [(e.address, e.port) for e in self.options.udp]
         )
         self.detector, self._addresses = self._kept.load()
-        self.jungfrau = JungfrauPart(self.name, self.detector, self.options.conversion, self.site, self._poni())
+        self.jungfrau = self._jungfrau_part(self.detector)
         self._darks = self.jungfrau.runs
         for name, units, about in (
             ("frame_number", None, "Number of the frame, as the detector counts."),
@@ -221,6 +222,10 @@ class DetectorReceiver(DataNodeServer):
 
         return present
 
+    def _jungfrau_part(self, detector: DetectorOptions) -> JungfrauPart:
+        assert self.state is not None
+        return JungfrauPart(self.name, detector, self.options.conversion, self.site, self._poni(), self.state.path)
+
     def _find_detector(self) -> DetectorOptions:
         detector: DetectorOptions | None = self.options.detector or getattr(self.site, "detector", None)
         if detector is None:
@@ -242,6 +247,7 @@ class DetectorReceiver(DataNodeServer):
         """Open everything; nothing stays open when a part of it fails."""
         options = self.options
         self.jungfrau.prepare()
+        self.jungfrau.keep()
         sockets = open_sockets(self._addresses, options.receive_buffer)
         self.ports = [one.getsockname()[1] for one in sockets]
         self._addresses = [(address, port) for (address, _), port in zip(self._addresses, self.ports, strict=True)]
@@ -323,6 +329,7 @@ class DetectorReceiver(DataNodeServer):
             if (detector, addresses) != (self.detector, self._addresses):
                 self._refuse_while_busy()
                 self._try_ports(addresses)
+                self._jungfrau_part(detector).prepare()  # a pedestal of another shape refuses it before anything stops
                 self._replace(detector, addresses)
                 self._kept.save(detector, addresses)
             return self.get_config()
@@ -372,11 +379,12 @@ class DetectorReceiver(DataNodeServer):
     def _configure(self, detector: DetectorOptions, addresses: Addresses) -> None:
         same_image = (detector.shape, detector.dtype) == (self.detector.shape, self.detector.dtype)
         self.detector, self._addresses = detector, addresses
-        self.jungfrau = JungfrauPart(self.name, detector, self.options.conversion, self.site, self._poni())
+        self.jungfrau = self._jungfrau_part(detector)
         self._darks = self.jungfrau.runs
         if not same_image:
             self._declare_image()
         self._last, self._image_due = None, 0.0
+        self._changes += 1
         self._begin()
 
     def _stop_receiving(self) -> None:
@@ -418,6 +426,8 @@ class DetectorReceiver(DataNodeServer):
             self._stream2 = Stream2Output(consumer, stream2.bind, self._describe(), compression=stream2.compression)
         if record is not None:
             folder = self.site.resolve_output(record) if self.site is not None else record
+            if self._changes:  # packets of another configuration are another recording
+                folder = folder / f"change_{self._changes:03d}"
             self._recording = RecordingWriter(folder, self.ports)
 
     def _close_outputs(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from sisockdaq.nodes.detector_receiver import DetectorReceiver
 
 from sisockdaq.detector.description import DetectorOptions
 from sisockdaq.detector.kernel import warm_up
+from sisockdaq.detector.recording import Recording
+from sisockdaq.detector.replay import replay
 from sisockdaq.detector.simulator import Simulation, simulate
 from sisockdaq.errors import AcquisitionRefused, ConfigurationError, PortTaken
 from sisockdaq.frames import Arm, Attached, Consumer, Settled, Start, make_consumer
@@ -198,3 +201,42 @@ def test_a_change_is_kept_for_the_next_start_until_the_site_says_otherwise(netwo
     other = {**SMALL, "readout_rows": 128}
     third = network.start(DetectorReceiver, name="receiver", detector=other, udp=[{"port": 0}]).node
     assert third.detector.shape == (128, 1024)
+
+
+def test_recorded_packets_and_streams_go_on_after_a_change(network: Network, tmp_path: Path) -> None:
+    (network.state.path / "detector-receiver.json").unlink(missing_ok=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        bind = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    options: dict[str, Any] = {"record": tmp_path / "raw", "stream2": {"bind": bind}}
+    node = network.start(DetectorReceiver, name="receiver", detector=SMALL, udp=[{"port": 0}], **options).node
+    consumer = make_consumer(node.frames_address, name="test", reports=False)
+    try:
+        next_of(consumer, Attached)
+        call(network, "set_config", {"module_positions": MOVED, "image_pixel_width": 1030, "image_pixel_height": 70})
+        next_of(consumer, Attached)
+        taken = images(consumer, node.detector, node.ports)
+        detector = node.detector
+        network.stop_nodes()
+    finally:
+        consumer.close()
+        (network.state.path / "detector-receiver.json").unlink(missing_ok=True)
+    again = network.start(DetectorReceiver, name="again", detector=detector.model_dump(), udp=[{"port": 0}]).node
+    second = make_consumer(again.frames_address, name="test", reports=False)
+    with Recording(tmp_path / "raw" / "change_001") as recording:
+        assert recording.frames == [number for number, _ in taken]
+        try:
+            next_of(second, Attached)
+            second.request(Arm("again", 3))
+            next_of(second, Start)
+            replay(recording, [("127.0.0.1", port) for port in again.ports], rate=100)
+            replayed = []
+            while not isinstance(item := second.next(20.0), Settled):
+                if hasattr(item, "pixels"):
+                    with item as frame:
+                        replayed.append((frame.header.number, frame.pixels.copy()))
+        finally:
+            second.close()
+    assert [number for number, _ in replayed] == [number for number, _ in taken]
+    for (_, image), (_, other) in zip(taken, replayed, strict=True):
+        np.testing.assert_array_equal(image, other)
