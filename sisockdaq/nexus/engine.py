@@ -445,6 +445,7 @@ class WriterEngine:
             case Attached(description, _, under_way):
                 self._descriptions[None] = description
                 self._under_way = under_way.acquisition if under_way else None
+                self._learn_facts(description)
                 self._left_behind = left_behind(under_way, self.options.name)
                 self._resume_by = time.monotonic() + _RESUME_WAIT
             case Detached(reason):
@@ -494,7 +495,7 @@ class WriterEngine:
         content = MasterContent(
             request.acquisition,
             image,
-            {**self.options.meta, **source.meta, **request.meta},
+            self._facts(source, request),
             frames_requested=request.frames,
             started=time.time(),
             mask=self._fitting_mask(source),
@@ -521,6 +522,20 @@ class WriterEngine:
             self._go_on_with(self._files)
         self._prepare_packer(image)
         self._next_commit = time.monotonic() + self.options.flush_interval
+
+    def _facts(self, source: Description, request: life.Request) -> dict[str, Any]:
+        return {**self.options.meta, **source.meta, **request.meta}
+
+    def _learn_facts(self, source: Description) -> None:
+        """Take over what a source says of the acquisition under way only after it was armed: a series' own facts."""
+        files, record = self._files, self.machine.current
+        if files is None or record is None or not self.machine.taking_frames:
+            return
+        try:
+            with self._as_user:
+                files.describe(self._facts(source, record.request))
+        except (SisockdaqError, ValueError, OSError) as error:
+            self._handle(life.WriteFailed(str(error)))
 
     def _fitting_mask(self, source: Description) -> npt.NDArray[np.uint32] | None:
         """Return the mask if it fits: where the site only warns, files have none rather than a wrong one."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from pydantic import ValidationError
@@ -55,6 +56,30 @@ def test_from_the_stream_to_the_archive(network: Network, tmp_path: Path) -> Non
     totals = network.client.get("receiver::sum", start=DATE.timestamp() - 1, end=DATE.timestamp() + 2)["receiver::sum"]
     assert totals.values.tolist() == [float(picture(n).sum()) for n in range(12) if n != 7]
     np.testing.assert_allclose(totals.t, [DATE.timestamp() + n / 100 for n in range(12) if n != 7])
+
+
+@pytest.mark.parametrize("master", ["legacy", "vds", "integrated"])
+def test_facts_that_come_after_arming_are_in_the_file(network: Network, tmp_path: Path, master: str) -> None:
+    with Sender() as sender:
+        start(network, sender, shape=SHAPE, dtype="uint16")
+
+        def send() -> None:
+            sender.start(1, SHAPE, "uint16", 3, beam_center_x=12.5, count_time=0.02, detector_serial_number="E-1")
+            for number in range(3):
+                sender.image(number, picture(number))
+            sender.end()
+
+        status = record_to_archive(network, "receiver", tmp_path, 3, send, master=master, meta={"count_time": 0.5})
+    assert status["acquisition_state"] == "FINISHED"
+    with h5py.File(status["master"], locking=False) as file:
+        instrument = file["entry/instrument"]
+        assert instrument["beam/incident_energy"][()] == 12400.0
+        assert instrument["detector/x_pixel_size"][()] == 75e-6
+        assert instrument["detector/beam_center_x"][()] == 12.5
+        assert instrument["detector/serial_number"][()] == b"E-1"
+        assert instrument["detector/count_time"][()] == 0.5  # who starts an acquisition has the last word
+    image = network.client.image("receiver::image", run="run_1", frame=2)
+    np.testing.assert_array_equal(image.values, picture(2))
 
 
 def test_an_open_ended_acquisition_ends_with_its_series(network: Network) -> None:

@@ -48,12 +48,19 @@ def consumer_of(running: Any, name: str = "test") -> Any:
 
 
 def record_to_archive(
-    network: Network, source: str, folder: Path, frames: int | None, send: Callable[[], None]
+    network: Network,
+    source: str,
+    folder: Path,
+    frames: int | None,
+    send: Callable[[], None],
+    *,
+    meta: dict[str, Any] | None = None,
+    **options: Any,
 ) -> dict[str, Any]:
     """Write an acquisition of what `send` sends, and open it with the archive; returns the writer's last status."""
-    writer = network.start(FileWriter, directory=str(folder), frames=source, results=[])
+    writer = network.start(FileWriter, directory=str(folder), frames=source, results=[], **options)
     wait_until(lambda: writer.node.engine is not None and writer.node.engine.sources == [source], DEADLINE, "attaching")
-    network.call("control.file_writer.start", user="control", acquisition="run_1", frames=frames)
+    network.call("control.file_writer.start", user="control", acquisition="run_1", frames=frames, meta=meta)
     send()
 
     def status() -> dict[str, Any]:
