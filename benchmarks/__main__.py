@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def available() -> list[str]:
     """Names of the benchmarks, in the order in which a frame meets them."""
-    way = ["udp", "integrate", "write", "getdata", "grafana", "chain", "latency"]
+    way = ["udp", "convert", "integrate", "write", "writer", "getdata", "grafana", "chain", "latency"]
     names = [info.name for info in pkgutil.iter_modules(benchmarks.__path__) if not info.name.startswith("_")]
     return sorted(names, key=lambda name: (way.index(name) if name in way else len(way), name))
 
