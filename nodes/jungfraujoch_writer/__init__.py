@@ -18,6 +18,7 @@ from sisockdaq.base import DataNodeServer
 from sisockdaq.errors import ConfigurationError
 from sisockdaq.jungfraujoch import StreamWriter, WriterOptions
 from sisockdaq.nexus.fileset import ClosedFile
+from sisockdaq.nexus.layout import MasterLayout
 
 __all__ = ["JungfraujochWriter"]
 
@@ -29,6 +30,9 @@ _IMAGES = {
     "images_duplicate": ("duplicates", "Images left out: they had come before."),
     "images_late": ("late", "Images left out: their file was closed already."),
     "images_out_of_range": ("out_of_range", "Images left out: beyond the announced number."),
+    "results_left_out": ("results_left_out", "Results of images that the files have no room for."),
+    "spots_cut": ("spots_cut", "Spots beyond the most that an image may have; the weakest."),
+    "metadata_left_out": ("metadata_left_out", "Values of metadata messages that the master has no place for."),
 }
 """Field → (count of the series, description)."""
 
@@ -87,6 +91,11 @@ class JungfraujochWriter(DataNodeServer):
         )
         overwrite: bool = Field(False, description="Whether files of the same name give way, or refuse a series.")
         compression: Literal["bslz4", "none"] = Field("bslz4", description="Of images that come without.")
+        master: MasterLayout = Field(
+            "legacy",
+            description="How the master shows the images: links to the data files (legacy), one virtual dataset over "
+            "them (vds), or all in one file (integrated).",
+        )
         threads: int = Field(2, ge=1, le=64, description="Threads that compress.")
         flush_interval: float = Field(
             1.0, gt=0, le=60, description="Time between flushes [s]: what the death of the process may cost."
@@ -145,6 +154,7 @@ class JungfraujochWriter(DataNodeServer):
                 file_prefix=options.file_prefix,
                 overwrite=options.overwrite,
                 compression=options.compression,
+                master=options.master,
                 threads=options.threads,
                 flush_interval=options.flush_interval,
                 end_timeout=options.end_timeout,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast, get_args
 
 import typer
 from typer import Argument, Option
@@ -16,6 +16,7 @@ from typer import Argument, Option
 from sisockdaq.errors import ConfigurationError, SisockdaqError
 from sisockdaq.jungfraujoch.options import WriterOptions
 from sisockdaq.jungfraujoch.service import StreamWriter
+from sisockdaq.nexus.layout import MasterLayout
 
 __all__ = ["main"]
 
@@ -61,6 +62,9 @@ def write(
         Option("--file_prefix", help="Where the sender gives none; {series_id}, {series_unique_id} are filled in."),
     ] = None,
     compression: Annotated[str, Option("--compression", help="Of images that come without: bslz4 or none.")] = "bslz4",
+    master: Annotated[
+        str, Option("--master", help="Layout: legacy (links to data files), vds (one virtual dataset) or integrated.")
+    ] = "legacy",
     threads: Annotated[int, Option("--threads", min=1, max=64, help="Threads that compress.")] = 2,
     flush_interval: Annotated[
         float, Option("--flush_interval", min=0.01, max=60, help="Seconds between flushes: what a kill may cost.")
@@ -76,6 +80,8 @@ def write(
     )
     if compression not in ("bslz4", "none"):
         raise ConfigurationError(f"compression “{compression}” is not known", remedy="bslz4 or none")
+    if master not in get_args(MasterLayout):
+        raise ConfigurationError(f"master layout “{master}” is not known", remedy="legacy, vds or integrated")
     if not root_dir.is_dir():
         raise ConfigurationError(f"{root_dir} is no folder", remedy="make it, or choose another with -R")
     options = WriterOptions(
@@ -89,6 +95,7 @@ def write(
         file_prefix=file_prefix,
         overwrite=overwrite,
         compression=compression,
+        master=cast("MasterLayout", master),
         threads=threads,
         flush_interval=flush_interval,
         end_timeout=end_timeout,

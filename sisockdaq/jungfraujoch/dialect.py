@@ -21,8 +21,9 @@ import numpy.typing as npt
 
 from sisockdaq.errors import AcquisitionRefused, FrameSourceError
 from sisockdaq.frames.stream2 import EncodedArray, OtherMessage, StartMessage
+from sisockdaq.jungfraujoch.results import Announced, announced_results, scalar
 
-__all__ = ["MOST_IMAGES", "Header", "calibration_arrays", "default_error_value", "image_time", "parse_start"]
+__all__ = ["MOST_IMAGES", "Header", "calibration_arrays", "default_error_value", "image_time", "parse_start", "plain"]
 
 MOST_IMAGES = 2**40
 """Largest image number that is taken for one; beyond, a message is broken."""
@@ -65,6 +66,8 @@ class Header:
         (ny, nx)
     user_data : Any
         What the user gave for this run; None when nothing.
+    announced : Announced
+        Results that images will bring.
     """
 
     key: tuple[int, str]
@@ -80,6 +83,7 @@ class Header:
     mask: npt.NDArray[np.uint32] | None = None
     flatfield: npt.NDArray[Any] | None = None
     user_data: Any = None
+    announced: Announced = field(default_factory=Announced)
 
 
 def parse_start(message: StartMessage, fallback_prefix: str | None = None) -> Header:
@@ -112,6 +116,7 @@ def parse_start(message: StartMessage, fallback_prefix: str | None = None) -> He
     flat = _first(fields.get("flatfield"))
     if flat is not None:
         header.flatfield = _checked("flatfield", flat, header.shape, reasons)
+    header.announced = announced_results(fields)
     header.user_data = _appendix(fields, user)
     header.facts = _facts(fields, user)
     if reasons:
@@ -155,16 +160,7 @@ def default_error_value(dtype: npt.DTypeLike) -> float:
 
 def image_time(fields: Mapping[str, Any], key: str) -> float | None:
     """Return one of an image's times [s]: a fraction ``[numerator, denominator]``, or a plain number."""
-    value = fields.get(key)
-    if isinstance(value, list | tuple) and len(value) == 2:
-        top, bottom = value
-        return _finite(top / bottom) if _is_number(top) and _is_number(bottom) and bottom else None
-    return _finite(value) if _is_number(value) else None
-
-
-def _finite(value: Any) -> float | None:
-    number = float(value)
-    return number if math.isfinite(number) else None
+    return scalar(fields.get(key))
 
 
 def _user_data(value: Any) -> Any:
@@ -186,8 +182,8 @@ def _appendix(fields: Mapping[str, Any], user: Any) -> Any:
     for source in (fields, _inner(user)):
         for key in ("header_appendix", "user"):
             if source.get(key) is not None:
-                return _plain(_user_data(source[key]))
-    return _plain(user)
+                return plain(_user_data(source[key]))
+    return plain(user)
 
 
 def _prefix(message: StartMessage, fields: Mapping[str, Any], fallback: str | None, reasons: list[str]) -> str:
@@ -273,17 +269,17 @@ def _native(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 def _facts(fields: Mapping[str, Any], user: Any) -> dict[str, Any]:
     """Return what goes into the master file: everything but arrays and what the writer itself is told."""
-    facts = {key: _plain(value) for key, value in fields.items() if key not in ("user_data", "pixel_mask", "flatfield")}
+    facts = {key: plain(value) for key, value in fields.items() if key not in ("user_data", "pixel_mask", "flatfield")}
     facts = {key: value for key, value in facts.items() if value is not None}
     cell = facts.get("unit_cell")
     if not (isinstance(cell, Mapping) and all(_is_number(cell.get(name)) for name in _CELL)):
         facts.pop("unit_cell", None)
     if user is not None:
-        facts["user_data"] = _plain(user)
+        facts["user_data"] = plain(user)
     return facts
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Return a value as JSON has it; what JSON cannot hold becomes None or text."""
     match value:
         case None | bool() | int() | str():
@@ -293,9 +289,9 @@ def _plain(value: Any) -> Any:
         case datetime():
             return value.isoformat()
         case Mapping():
-            return {str(key): _plain(item) for key, item in value.items() if not isinstance(item, EncodedArray)}
+            return {str(key): plain(item) for key, item in value.items() if not isinstance(item, EncodedArray)}
         case list() | tuple():
-            return [_plain(item) for item in value]
+            return [plain(item) for item in value]
         case EncodedArray():
             return None
         case _:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sisockdaq.nexus.layout import MasterLayout
+
 __all__ = ["WriterOptions"]
 
 
@@ -35,6 +37,8 @@ class WriterOptions:
         Whether files of the same name give way, or the series is refused.
     compression : {"bslz4", "none"}
         Of images that come without; the others are stored as they come.
+    master : MasterLayout
+        How the master shows the images: links to the data files, one virtual dataset over them, or all in one file.
     threads : int
         For packing.
     flush_interval : float
@@ -54,6 +58,7 @@ class WriterOptions:
     file_prefix: str | None = None
     overwrite: bool = False
     compression: str = "bslz4"
+    master: MasterLayout = "legacy"
     threads: int = 2
     flush_interval: float = 1.0
     end_timeout: float = 10.0

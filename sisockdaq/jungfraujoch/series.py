@@ -9,24 +9,27 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from sisockdaq.errors import FrameSourceError, SisockdaqError
+from sisockdaq.errors import AcquisitionRefused, FrameSourceError, SisockdaqError
 from sisockdaq.frames.bitshuffle import compress_lz4
 from sisockdaq.frames.ledger import ConsumerPart, Ledger
 from sisockdaq.frames.messages import FrameHeader
 from sisockdaq.frames.stream2 import EncodedArray, ImageMessage, OtherMessage
 from sisockdaq.jungfraujoch.dialect import Header, calibration_arrays, default_error_value, image_time
-from sisockdaq.jungfraujoch.files import SeriesFiles, prepare_folder
+from sisockdaq.jungfraujoch.files import SeriesFiles
+from sisockdaq.jungfraujoch.folder import prepare_folder
+from sisockdaq.jungfraujoch.metadata import Metadata
 from sisockdaq.jungfraujoch.options import WriterOptions
+from sisockdaq.jungfraujoch.results import ImageResults, scalar
 from sisockdaq.nexus.fileset import LARGEST_GAP, ClosedFile
-from sisockdaq.nexus.layout import DataFilePlan, ImagePlan, resolve_prefix
+from sisockdaq.nexus.layout import OPEN_ENDED, DataFilePlan, ImagePlan, resolve_prefix
 from sisockdaq.nexus.nxmx import MasterContent
 from sisockdaq.nexus.packing import PackedFrame, Packer
 
@@ -61,6 +64,10 @@ class Counts:
         Came after a failure or a cancel.
     missing : int
         Known at the end: filled with the error value, or not there at all.
+    results_left_out, spots_cut : int
+        Results of images that the files have no room for, and spots beyond the most in an image.
+    metadata_images, metadata_left_out : int
+        Images that metadata messages told of, and values of theirs that the master has no place for (`metadata`).
     """
 
     received: int = 0
@@ -72,6 +79,10 @@ class Counts:
     other_channels: int = 0
     discarded: int = 0
     missing: int = 0
+    results_left_out: int = 0
+    spots_cut: int = 0
+    metadata_images: int = 0
+    metadata_left_out: int = 0
 
     def to_dict(self) -> dict[str, int]:
         """Return the counts by name."""
@@ -123,10 +134,17 @@ class Series:
         self.problem = ""
         self.folder, self.prefix = resolve_prefix(options.root, header.file_prefix)
         self.alone = header.makes_master is None or len(options.connect) > 1
+        if options.master == "integrated" and not self.alone and not header.makes_master:
+            raise AcquisitionRefused(
+                f"{header.file_prefix} cannot be written as one file: its sender shares the images between receivers",
+                remedy="give all of its addresses to one writer, or choose the master layout legacy or vds",
+            )
         prepare_folder(self.folder, self.prefix, overwrite=options.overwrite, shared=not self.alone)
         self.files: SeriesFiles | None = None
         self.started = time.time()
         self._on_closed = on_closed
+        self._metadata = Metadata()
+        self._results: ImageResults | None = None
         self._calibration: dict[str, npt.NDArray[Any]] = {}
         self._packer: Packer | None = None
         self._waiting: deque[PackedFrame] = deque()
@@ -153,14 +171,16 @@ class Series:
             return
         try:
             encoded = self._channel(message)
-            files = self._files_for(encoded)
+            files = self._files_for(encoded, message.fields)
         except FrameSourceError as error:
             self._refuse(error)
             return
         outcome = files.take(index)
         if outcome == "new":
             self._highest = max(self._highest, index)
-            self._store(files, index, encoded, _frame_header(message, index, now, self.header.facts))
+            header = _frame_header(message, index, now, self.header.facts)
+            self._take_results(files, index, header.time, message.fields)
+            self._store(files, index, encoded, header)
         elif outcome == "duplicate":
             counts.duplicates += 1
         else:
@@ -182,8 +202,19 @@ class Series:
             return
         self._calibration.update(arrays)
         if self.files is not None:
-            self.files.add_calibration(arrays)
+            if not self.files.add_calibration(arrays):
+                self.problem = "calibration came after the first image: too late for an integrated master"
             self.files.makes_master = self._makes_master()
+
+    def metadata(self, message: OtherMessage) -> None:
+        """Take a metadata message, for the master."""
+        kept = self._metadata
+        kept.add(message.fields)
+        integrated = self.options.master == "integrated"
+        self.counts.metadata_images = kept.images
+        self.counts.metadata_left_out = kept.left_out
+        if integrated and kept.images:
+            self.problem = "metadata of images is left out: an integrated master has no place for it"
 
     def drain(self, *, wait: bool = False) -> None:
         """Write what has been packed; with `wait`, everything."""
@@ -192,10 +223,14 @@ class Series:
             try:
                 payload = packed.payload.result()
                 if payload is not None and self.files is not None:
-                    self.files.write(packed.header.index, payload, packed.header)
-                    self.counts.written += 1
+                    self._write(self.files, packed.header.index, payload, packed.header)
             finally:
                 packed.recycle()
+
+    @property
+    def pending_bytes(self) -> int:
+        """Size of the results that wait for the next commit."""
+        return self.files.pending_bytes if self.files is not None else 0
 
     @property
     def waiting(self) -> int:
@@ -219,7 +254,7 @@ class Series:
         expected = collected if collected is not None else self.header.number_of_images
         if self.files is None and self.header.shape is not None and self.header.dtype is not None:
             # A series without images still has a master that says so.
-            plan = self._plan(self.header.shape, np.dtype(self.header.dtype), "bslz4")
+            plan = self._plan(self.header.shape, np.dtype(self.header.dtype), "bslz4", {})
             self.files = self._make_files(plan)
         if self.files is not None:
             self.files.finish(expected)
@@ -265,9 +300,13 @@ class Series:
 
     def _in_range(self, index: int) -> bool:
         announced = self.header.number_of_images
-        if announced is not None:
-            return index < announced
-        return index - self._highest <= LARGEST_GAP
+        if announced is not None and index >= announced:
+            return False
+        if self.options.master == "integrated" and index >= OPEN_ENDED:
+            return False
+        # Where files are many, a gap costs nothing before its images come; one file has a row for each.
+        bounded = announced is None or self.options.master == "integrated"
+        return not bounded or index - self._highest <= LARGEST_GAP
 
     def _channel(self, message: ImageMessage) -> EncodedArray:
         names = [name for name in self.header.channels if name in message.data] or list(message.data)
@@ -278,7 +317,7 @@ class Series:
         self.counts.refused += 1
         self.problem = error.message
 
-    def _files_for(self, encoded: EncodedArray) -> SeriesFiles:
+    def _files_for(self, encoded: EncodedArray, fields: Mapping[str, Any]) -> SeriesFiles:
         """Return the files, made for the first image; raise `FrameSourceError` for one that does not belong there."""
         shape, dtype = encoded.shape, encoded.dtype
         if len(shape) != 2 or 0 in shape:
@@ -287,7 +326,7 @@ class Series:
             ny, nx = self.header.shape or shape
             wanted = np.dtype(self.header.dtype) if self.header.dtype else dtype
             self._check(encoded, (ny, nx), wanted)
-            plan = self._plan((ny, nx), dtype, encoded.compression)
+            plan = self._plan((ny, nx), dtype, encoded.compression, fields)
             self.files = self._make_files(plan)
         else:
             plan = self.files.plan
@@ -302,7 +341,10 @@ class Series:
         if encoded.shape != shape or encoded.dtype.newbyteorder("=") != dtype.newbyteorder("="):
             raise FrameSourceError(f"image of {encoded.dtype} {encoded.shape} in a series of {dtype} {shape}")
 
-    def _plan(self, shape: tuple[int, int], dtype: np.dtype[Any], compression: str) -> DataFilePlan:
+    def _plan(
+        self, shape: tuple[int, int], dtype: np.dtype[Any], compression: str, first: Mapping[str, Any]
+    ) -> DataFilePlan:
+        """Return what the files are made for; `first` are the fields of the first image."""
         header = self.header
         fill = default_error_value(dtype) if header.error_value is None else header.error_value
         if dtype.kind in "ui" and not np.iinfo(dtype).min <= fill <= np.iinfo(dtype).max:
@@ -313,7 +355,23 @@ class Series:
         if per_file == 0:  # all in one file
             per_file = header.number_of_images
         per_file = min(per_file or self.options.images_per_file, 10_000_000)
-        return DataFilePlan(per_file, ImagePlan(self.options.name, shape, dtype.str, kept, fill))
+        master = self.options.master
+        plan = DataFilePlan(
+            OPEN_ENDED if master == "integrated" else per_file,
+            ImagePlan(self.options.name, shape, dtype.str, kept, fill),
+            master=master,
+        )
+        self._results = results = ImageResults(self.options.name, header.announced, first)
+        exposure = None if results.exposure_known else scalar(header.facts.get("count_time"))
+        return replace(plan, results=results.plans, exposure_time=exposure)
+
+    def _take_results(self, files: SeriesFiles, index: int, time: float, fields: Mapping[str, Any]) -> None:
+        results = self._results
+        if results is None:
+            return
+        for source, vector in results.vectors(fields):
+            files.write_results(source, index, time, vector)
+        self.counts.results_left_out, self.counts.spots_cut = results.left_out, results.spots_cut
 
     def _make_files(self, plan: DataFilePlan) -> SeriesFiles:
         header = self.header
@@ -337,6 +395,7 @@ class Series:
             overwrite=self.options.overwrite,
             alone=self.alone,
             makes_master=self._makes_master(),
+            metadata=self._metadata,
             on_closed=self._on_closed,
         )
 
@@ -369,8 +428,10 @@ class Series:
             self._pack(files, _Pixels(header, pixels))
 
     def _write(self, files: SeriesFiles, index: int, payload: Buffer, header: FrameHeader) -> None:
-        files.write(index, payload, header)
-        self.counts.written += 1
+        if files.write(index, payload, header):
+            self.counts.written += 1
+        else:
+            self.counts.late += 1
 
     def _pack(self, files: SeriesFiles, frame: _Pixels) -> None:
         if self._packer is None:

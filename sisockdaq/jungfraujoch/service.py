@@ -25,16 +25,16 @@ from typing import Any
 import zmq
 
 from sisockdaq import acquisition as life
-from sisockdaq.errors import FrameSourceError, PortTaken, SisockdaqError
+from sisockdaq.errors import FrameSourceError, SisockdaqError
 from sisockdaq.frames.stream2 import EndMessage, ImageMessage, OtherMessage, StartMessage
 from sisockdaq.jungfraujoch.dialect import Header, parse_start
 from sisockdaq.jungfraujoch.in_place import read_message
 from sisockdaq.jungfraujoch.notices import finalised_file
 from sisockdaq.jungfraujoch.options import WriterOptions
-from sisockdaq.jungfraujoch.republish import Republisher
+from sisockdaq.jungfraujoch.outlets import Outlets
 from sisockdaq.jungfraujoch.senders import Sender, open_senders
 from sisockdaq.jungfraujoch.series import Series
-from sisockdaq.jungfraujoch.status import IDLE, Tally, series_status
+from sisockdaq.jungfraujoch.status import IDLE, Tally, Troubles, series_status
 from sisockdaq.nexus.fileset import ClosedFile
 
 __all__ = ["StreamWriter"]
@@ -47,6 +47,9 @@ _TICK = 0.05
 
 _OTHERS_WAIT = 5.0
 """Time that the next series of one sender waits for the end messages of the others [s]."""
+
+_PENDING_BYTES = 2**25
+"""Results of images that may wait in memory for the next commit."""
 
 _WRITE_ERRORS = (SisockdaqError, OSError, ValueError, TypeError, RuntimeError, OverflowError, MemoryError)
 """What writing may raise: our own errors, and what HDF5 and numpy make of a broken disk or a senseless number."""
@@ -78,8 +81,7 @@ class StreamWriter:
         self.machine = life.AcquisitionMachine()
         self.tally = Tally()
         self._context: zmq.Context[Any] = zmq.Context()
-        self._republisher: Republisher | None = None
-        self._notices: Any = None
+        self._outlets: Outlets | None = None
         self._senders: list[Sender] = []
         self._series: Series | None = None
         self._last_status: dict[str, Any] = {}
@@ -132,38 +134,26 @@ class StreamWriter:
     @property
     def republish_address(self) -> str | None:
         """Where messages are passed on."""
-        return self._republisher.address if self._republisher is not None else None
+        return self._outlets.republish_address if self._outlets is not None else None
 
     @property
     def notices_address(self) -> str | None:
         """Where finalised files are told of."""
-        return self._notices.getsockopt_string(zmq.LAST_ENDPOINT) if self._notices is not None else None
+        return self._outlets.notices_address if self._outlets is not None else None
 
     # The writer's own thread.
 
     def _open_sockets(self) -> None:
         options = self.options
-        if options.republish is not None:
-            self._republisher = Republisher(self._context, options.republish, options.republish_watermark)
-        if options.notices is not None:
-            self._notices = self._context.socket(zmq.PUB)
-            try:
-                self._notices.bind(options.notices)
-            except zmq.ZMQError as error:
-                raise PortTaken(
-                    f"notification address {options.notices} cannot be bound: {error.strerror}",
-                    remedy="choose another port (-f)",
-                ) from error
+        self._outlets = Outlets(self._context, options)
         self._senders = open_senders(self._context, list(options.connect), options.receive_watermark)
         self._poller = zmq.Poller()
 
     def _close_sockets(self) -> None:
         for sender in self._senders:
             sender.close()
-        if self._republisher is not None:
-            self._republisher.close()
-        if self._notices is not None:
-            self._notices.close(linger=1000)
+        if self._outlets is not None:
+            self._outlets.close()
         self._context.term()
 
     def _run(self) -> None:
@@ -181,7 +171,7 @@ class StreamWriter:
             self._close_sockets()
 
     def _wait(self) -> None:
-        wait = self._republisher.retry() if self._republisher is not None else None
+        wait = self._outlets.retry() if self._outlets is not None else None
         for sender in self._senders:
             self._poller.register(sender.socket, 0 if sender.held is not None else zmq.POLLIN)
         self._poller.poll(int(1000 * min(wait or _TICK, _TICK)))
@@ -211,7 +201,8 @@ class StreamWriter:
         except FrameSourceError as error:
             self.tally.unreadable_message(error.message)
             return
-        self._republish(frame, message)
+        if self._outlets is not None:
+            self._outlets.pass_on(frame, message)
         match message:
             case ImageMessage():
                 self._image(message)
@@ -223,15 +214,7 @@ class StreamWriter:
                 if self._series is not None:
                     self._series.calibration(message)
             case OtherMessage():
-                self.tally.metadata += 1
-
-    def _republish(self, frame: Any, message: Any) -> None:
-        if self._republisher is None:
-            return
-        if isinstance(message, StartMessage | EndMessage):
-            self._republisher.mark(frame)
-        else:
-            self._republisher.image(frame)
+                self._metadata(message)
 
     # Messages.
 
@@ -301,6 +284,16 @@ class StreamWriter:
         if series.counts.written == 0:
             self.machine.handle(life.FirstFrame(), time.time())
         series.image(message, time.time())
+
+    def _metadata(self, message: OtherMessage) -> None:
+        """Take a metadata message; one that comes outside its series has no master to go to."""
+        self.tally.metadata += 1
+        fields = message.fields
+        key = (fields.get("series_id", 0), fields.get("series_unique_id", ""))
+        if self._series is not None and _same(self._series.header.key, key):
+            self._series.metadata(message)
+        else:
+            self.tally.metadata_strays += 1
 
     def _stray(self, key: tuple[int, str]) -> None:
         """Count an image that is not of the series that is written."""
@@ -401,7 +394,7 @@ class StreamWriter:
     def _file_closed(self, closed: ClosedFile) -> None:
         self.tally.files_closed += 1
         series = self._series
-        if self._notices is not None and series is not None and series.plan is not None:
+        if self._outlets is not None and self._outlets.tells and series is not None and series.plan is not None:
             image = series.plan.image
             notice = finalised_file(
                 series.header,
@@ -411,10 +404,7 @@ class StreamWriter:
                 shape=image.shape,
                 underload=image.fill_value,
             )
-            try:
-                self._notices.send(notice, zmq.NOBLOCK)
-            except zmq.Again:
-                self.tally.notices_dropped += 1
+            self._outlets.tell(notice)
         self._on_file(closed)
 
     # Between messages.
@@ -429,7 +419,7 @@ class StreamWriter:
         try:
             if self._series is not None:
                 self._series.drain()
-                if now >= self._next_commit:
+                if now >= self._next_commit or self._series.pending_bytes > _PENDING_BYTES:
                     self._series.commit(now)
                     self._next_commit = now + self.options.flush_interval
         except _WRITE_ERRORS as error:
@@ -486,35 +476,24 @@ class StreamWriter:
             rates = tally.rates()
         else:
             status, rates = self._last_status or IDLE, (0.0, 0.0)
-        reason = self._desynchronised()
-        told = {**tally.to_dict(), "republished": 0, "republish_dropped": 0, "notices_dropped": tally.notices_dropped}
-        if self._republisher is not None:
-            told |= {"republished": self._republisher.sent, "republish_dropped": self._republisher.dropped}
+        connected = sum(sender.peers > 0 for sender in self._senders)
+        refused = self._refused[1] if self._refused is not None else None
+        cancelled = self._cancelled is not None and series is None
+        reason = Troubles(refused, cancelled, tally.strays_now, connected, series is None).text
+        outlets = self._outlets.counts() if self._outlets is not None else {}
         return {
             "state": str(self.machine.state),
             **status,
-            "message": self._refused[1] if self._refused is not None else status["message"],
+            "message": status["message"] if refused is None else refused,
             "synchronised": not reason,
             "desynchronised_by": reason,
-            "connected": sum(sender.peers > 0 for sender in self._senders),
+            "connected": connected,
             "sockets": len(self._senders),
             "files_closed": tally.files_closed,
             "frame_rate": rates[0],
             "data_rate": rates[1],
-            "messages": told,
+            "messages": {**tally.to_dict(), **outlets},
         }
-
-    def _desynchronised(self) -> str:
-        """Say why what comes does not belong to what is written; empty when it does."""
-        if self._refused is not None:
-            return f"the series was refused: {self._refused[1]}"
-        if self._cancelled is not None and self._series is None:
-            return "the series was ended here while its sender goes on"
-        if self.tally.strays_now:
-            return f"{self.tally.strays_now} images came of a series whose start message did not come"
-        if not any(sender.peers for sender in self._senders):
-            return "no sender is connected"
-        return ""
 
 
 def _same(one: tuple[int, str], other: tuple[int, str]) -> bool:

@@ -13,7 +13,8 @@ Keys of a status::
     images              counts by name (`series.Counts`), and ``expected``, ``waiting``, ``safe``
     progress            0 … 1, null where the number of images is not known; counts what is in files
     files_closed, bytes_written, frame_rate, data_rate, started, ended
-    messages            unreadable, strays, discarded, repeated_starts, ends_lost, series_refused, republished, …
+    messages            unreadable, strays, metadata, metadata_strays, discarded,
+                        repeated_starts, ends_lost, series_refused, republished, …
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from typing import Any
 from sisockdaq.acquisition import Record
 from sisockdaq.jungfraujoch.series import Series
 
-__all__ = ["IDLE", "Tally", "series_status"]
+__all__ = ["IDLE", "Tally", "Troubles", "series_status"]
 
 _WINDOW = 3.0
 """Time over which rates are averaged [s]."""
@@ -60,8 +61,8 @@ class Tally:
     discarded : int
         Images of a series that was refused, cancelled or has failed.
     repeated_starts, ends_lost, series_refused, metadata, files_closed : int
-    notices_dropped : int
-        Messages about files that could not be sent.
+    metadata_strays : int
+        Metadata messages that came outside their series.
     collected : int or None
         Images that the detector took in this series, by its end message.
     """
@@ -74,7 +75,7 @@ class Tally:
     series_refused: int = 0
     metadata: int = 0
     files_closed: int = 0
-    notices_dropped: int = 0
+    metadata_strays: int = 0
     collected: int | None = None
     strays_now: int = 0
     last_problem: str = ""
@@ -110,7 +111,46 @@ class Tally:
     def to_dict(self) -> dict[str, int]:
         """Return the counts by name."""
         names = ("unreadable", "strays", "discarded", "repeated_starts", "ends_lost", "series_refused", "metadata")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in (*names, "metadata_strays")}
+
+
+@dataclass(frozen=True, slots=True)
+class Troubles:
+    """Why what comes may not belong to what is written.
+
+    Attributes
+    ----------
+    refused : str or None
+        Why the series was refused.
+    cancelled : bool
+        Whether the series was ended here.
+    strays : int
+        Images without a start message since the last one.
+    connected : int
+        Sockets that are up.
+    idle : bool
+        Whether no series is written.
+    """
+
+    refused: str | None
+    cancelled: bool
+    strays: int
+    connected: int
+    idle: bool
+
+    @property
+    def text(self) -> str:
+        """The most telling reason; empty when all is well."""
+        if self.refused is not None:
+            return f"the series was refused: {self.refused}"
+        if self.cancelled:
+            return "the series was ended here while its sender goes on"
+        if self.strays:
+            told = f"{self.strays} images came of a series whose start message did not come"
+            if self.idle:
+                told += ": the writer was started in the middle of it; it writes from the next start message on"
+            return told
+        return "" if self.connected else "no sender is connected"
 
 
 def series_status(series: Series, tally: Tally, record: Record) -> dict[str, Any]:
