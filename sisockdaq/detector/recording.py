@@ -15,23 +15,57 @@ import struct
 import tarfile
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
-from sisockdaq.detector.description import HEADER_BYTES
+from sisockdaq.detector import gigafrost
+from sisockdaq.detector.formats import HEADER
 from sisockdaq.errors import FileUnreadable, StorageError
 
-__all__ = ["Recording", "RecordingWriter", "StreamRecording"]
+__all__ = ["GIGAFROST_PACKETS", "SLS_PACKETS", "PacketFormat", "Recording", "RecordingWriter", "StreamRecording"]
 
 log = logging.getLogger(__name__)
 
 _LENGTH = struct.Struct("<Q")
 _LARGEST_DATAGRAM = 65535
 _NO_FRAME = -1
+
+
+@dataclass(frozen=True)
+class PacketFormat:
+    """Where recorded packets have their numbers.
+
+    Attributes
+    ----------
+    header : dtype
+    frame : str
+        Field of the frame's number.
+    packet : str
+        Field of what tells a stream's packets of one frame apart.
+    """
+
+    header: np.dtype[Any]
+    frame: str
+    packet: str
+
+    def number(self, datagram: npt.NDArray[np.uint8], field: str) -> int:
+        """Return a field of a datagram's header; −1 where it is too short for one."""
+        size = self.header.itemsize
+        return int(datagram[:size].view(self.header)[field][0]) if len(datagram) >= size else _NO_FRAME
+
+    def set_frame(self, datagram: npt.NDArray[np.uint8], number: int) -> None:
+        """Put a frame number into a datagram; one too short for a header stays as it is."""
+        if len(datagram) >= self.header.itemsize:
+            limit = np.iinfo(self.header[self.frame]).max
+            datagram[: self.header.itemsize].view(self.header)[self.frame] = number & int(limit)
+
+
+SLS_PACKETS = PacketFormat(HEADER, "frame_number", "packet_number")
+GIGAFROST_PACKETS = PacketFormat(gigafrost.HEADER, "frame_index", "starting_row")
 
 
 @dataclass(frozen=True)
@@ -77,7 +111,7 @@ class StreamRecording:
             return cls(int(path.stem), np.zeros(0, np.uint8), none, none, none)
         data = np.memmap(path, np.uint8, "r")
         begin, length = _records(data, path)
-        return cls(int(path.stem), data, begin, length, _frames(data, begin, length))
+        return cls(int(path.stem), data, begin, length, _frames(data, begin, length, SLS_PACKETS))
 
 
 class Recording:
@@ -92,6 +126,8 @@ class Recording:
     ----------
     streams : list of StreamRecording
         By ascending port.
+    format : PacketFormat
+        Of the packets: slsDetector's (JUNGFRAU, EIGER) or the GigaFRoST's; found from the packets themselves.
 
     Raises
     ------
@@ -114,6 +150,13 @@ class Recording:
             if not files:
                 raise FileUnreadable(f"{path} holds no <port>.dat files")
             self.streams = sorted((StreamRecording.of(file) for file in files), key=lambda stream: stream.port)
+            self.format = SLS_PACKETS
+            if _are_of_gigafrost(self.streams):
+                self.format = GIGAFROST_PACKETS
+                self.streams = [
+                    replace(stream, frame=_frames(stream.data, stream.begin, stream.length, self.format))
+                    for stream in self.streams
+                ]
         except BaseException:
             self.close()
             raise
@@ -239,10 +282,29 @@ def _length_at(data: npt.NDArray[np.uint8], at: int, path: Path) -> int:
 
 
 def _frames(
-    data: npt.NDArray[np.uint8], begin: npt.NDArray[np.int64], length: npt.NDArray[np.int64]
+    data: npt.NDArray[np.uint8], begin: npt.NDArray[np.int64], length: npt.NDArray[np.int64], form: PacketFormat
 ) -> npt.NDArray[np.int64]:
-    octets: Any = data[np.minimum(begin[:, None] + np.arange(8), len(data) - 1)]
-    numbers = octets.copy().view("<i8")[:, 0]
-    known = length >= HEADER_BYTES
+    if not len(begin):
+        return np.zeros(0, np.int64)
+    kind, offset = (form.header.fields or {})[form.frame][:2]
+    octets: Any = data[np.minimum(begin[:, None] + offset + np.arange(kind.itemsize), len(data) - 1)]
+    numbers = octets.copy().view(kind)[:, 0].astype(np.int64)
+    known = length >= form.header.itemsize
     last = np.maximum.accumulate(np.where(known, np.arange(len(begin)), -1))
     return np.where(last >= 0, numbers[last], _NO_FRAME).astype(np.int64)
+
+
+def _are_of_gigafrost(streams: Sequence[StreamRecording]) -> bool:
+    """Whether all packets begin as a GigaFRoST's, and those of no two ports name the same quadrant and link.
+
+    An slsDetector packet begins with its frame's number, which is the same for all ports.
+    """
+    links = []
+    for stream in streams:
+        begin = stream.begin[stream.length >= gigafrost.HEADER_BYTES]
+        if not len(begin):
+            continue
+        if (stream.data[begin] != gigafrost.PROTOCOL).any():
+            return False
+        links.append(int(stream.data[begin[0] + 3]) >> 5)
+    return len(links) > 1 and len(set(links)) == len(links)

@@ -10,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sisockdaq.detector.description import HEADER_BYTES
-from sisockdaq.detector.formats import HEADER
-from sisockdaq.detector.recording import Recording, StreamRecording
+from sisockdaq.detector.recording import PacketFormat, Recording, StreamRecording
 from sisockdaq.detector.sender import Pacer, PacketSender
 from sisockdaq.detector.simulator import Simulated
 
@@ -53,7 +52,7 @@ def replay(
     loss : float
         Share of packets to leave out.
     drop : collection of (stream, packet number)
-        Packets to leave out of every frame.
+        Packets to leave out of every frame; a GigaFRoST's are numbered by their starting rows.
     seed : int
         Of order and loss.
     on_frame : callable, optional
@@ -86,11 +85,11 @@ def replay(
                 if not pacer.wait():
                     return sent
                 new = number + shift + turn * (numbers[-1] - numbers[0] + 1)
-                streams = [_frame(stream, number, new) for stream in recording.streams]
+                streams = [_frame(stream, number, new, recording.format) for stream in recording.streams]
                 if not (shuffle or loss or drop) and all(len(p) and {len(x) for x in p} == {size} for p in streams):
                     sender.send_frame([np.stack(p) for p in streams], spread / rate if rate else 0.0)
                 else:
-                    left_out = _left_out(streams, loss, drop, generator)
+                    left_out = _left_out(streams, loss, drop, generator, recording.format)
                     _send_one_by_one(sender, streams, new, sent, generator if shuffle else None, left_out)
                 sent.frames += 1
                 sent.packets = sender.sent
@@ -109,27 +108,28 @@ def _usual_length(recording: Recording) -> int:
     return int(lengths[counts.argmax()]) if len(lengths) else HEADER_BYTES
 
 
-def _frame(stream: StreamRecording, number: int, new: int) -> _Packets:
+def _frame(stream: StreamRecording, number: int, new: int, form: PacketFormat) -> _Packets:
     """Return a stream's packets of one frame, under their new number."""
     records = np.flatnonzero(stream.frame == number)
     packets = [stream.datagram(record).copy() for record in records.tolist()]
     for packet in packets:
-        if len(packet) >= HEADER_BYTES:
-            packet[:HEADER_BYTES].view(HEADER)["frame_number"] = new
+        form.set_frame(packet, new)
     return packets
 
 
 def _left_out(
-    streams: Sequence[_Packets], loss: float, drop: Collection[tuple[int, int]], generator: np.random.Generator
+    streams: Sequence[_Packets],
+    loss: float,
+    drop: Collection[tuple[int, int]],
+    generator: np.random.Generator,
+    form: PacketFormat,
 ) -> set[tuple[int, int]]:
     """Return (stream, record) of the packets to leave out."""
     wanted = frozenset(drop)
     chosen = set()
     for index, packets in enumerate(streams):
         for record, packet in enumerate(packets):
-            known = len(packet) >= HEADER_BYTES
-            number = int(packet[:HEADER_BYTES].view(HEADER)["packet_number"][0]) if known else -1
-            if (index, number) in wanted or (loss and generator.random() < loss):
+            if (index, form.number(packet, form.packet)) in wanted or (loss and generator.random() < loss):
                 chosen.add((index, record))
     return chosen
 

@@ -14,6 +14,8 @@ from sisockdaq.detector.description import DetectorOptions
 from sisockdaq.detector.gigafrost import HEADER, pack12, unpack12
 from sisockdaq.detector.layout import Layout
 from sisockdaq.detector.receiver import ReceiverSettings
+from sisockdaq.detector.recording import Recording, RecordingWriter
+from sisockdaq.detector.replay import replay
 from sisockdaq.detector.sender import PacketSender
 from sisockdaq.detector.simulator import Disturbance, Simulation, simulate
 from sisockdaq.errors import ConfigurationError
@@ -220,6 +222,39 @@ def test_a_simulated_run_of_the_whole_sensor_arrives():
         simulate(options, rig.targets, frames=5, rate=20, simulation=simulation)
         for frame in rig.producer.wait_frames(5):
             np.testing.assert_array_equal(frame.pixels, simulation.image(frame.header.number))
+
+
+@pytest.mark.parametrize("options", [SMALL, RAGGED], ids=["even", "ragged"])
+def test_what_was_recorded_is_replayed(tmp_path, options):
+    images = {number: picture(options, number) for number in (203, 204)}
+    writer = RecordingWriter(tmp_path / "raw", range(50000, 50008))
+    for number, image in images.items():
+        for (stream, _), packet in camera(image, number, options.rows_per_packet).items():
+            writer.write(stream, memoryview(packet))
+    writer.write(3, memoryview(b"short"))
+    writer.close()
+    with Recording(tmp_path / "raw") as recording, running(options, settings=PATIENT) as rig:
+        assert recording.frames == list(images)
+        replay(recording, rig.targets, rate=20)
+        replay(recording, rig.targets, rate=20, shuffle=True, first_frame=303)
+        frames = rig.producer.wait_frames(4)
+        assert [frame.header.number for frame in frames] == [203, 204, 303, 304]
+        for frame in frames:
+            np.testing.assert_array_equal(frame.pixels, images[frame.header.number % 100 + 200])
+        sent = replay(recording, rig.targets, rate=20, first_frame=1000, drop=[(1, 0)])
+        assert [len(lost) for lost in sent.lost.values()] == [1, 1]
+
+
+def test_one_frame_of_a_module_that_has_the_cameras_first_byte(tmp_path):
+    """Frame 203 of slsDetector begins with 0xCB, too."""
+    options = DetectorOptions(model="jungfrau", modules=2, readout_rows=16)
+    writer = RecordingWriter(tmp_path / "raw", [50000, 50001])
+    for stream, packets in enumerate(Simulation(options).packets(0xCB)):
+        for packet in packets:
+            writer.write(stream, memoryview(packet.tobytes()))
+    writer.close()
+    with Recording(tmp_path / "raw") as recording:
+        assert recording.frames == [0xCB]
 
 
 def test_a_disturbed_run_is_accounted_for():
