@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, model_validator
 
 from sisockdaq.conversion import Converter, Pedestal, load_gains, load_pedestal, save_pedestal
+from sisockdaq.conversion.badpixels import bad_pixel_bits, keep_bad_pixels
 from sisockdaq.conversion.live import RAW_FILL, ConvertingProducer, Shown
 from sisockdaq.conversion.runs import DarkRuns
 from sisockdaq.detector.description import DetectorOptions, Geometry
@@ -84,6 +85,8 @@ class JungfrauPart:
         For where files are.
     geometry : Geometry or None
         For the energy of a photon.
+    state : Path, optional
+        Folder in which the bad pixels are kept for the writers of files.
 
     Raises
     ------
@@ -98,8 +101,10 @@ class JungfrauPart:
         options: ConversionOptions | None,
         site: Site | None,
         geometry: Geometry | None,
+        state: Path | None = None,
     ) -> None:
         self._name, self._detector, self._site, self._geometry = name, detector, site, geometry
+        self._state = state
         self.options = options or ConversionOptions.model_validate({})
         if detector.model != "jungfrau" and self.options.output != "raw":
             raise ConfigurationError(
@@ -110,6 +115,8 @@ class JungfrauPart:
         self.runs = DarkRuns(detector.shape) if detector.model == "jungfrau" else None
         self._pedestal: Pedestal | None = None
         self._gains: Any = None
+        self._converter: Converter | None = None
+        self._bad_pixels: str | None = None
         self._saving = threading.Lock()
 
     @property
@@ -148,12 +155,17 @@ class JungfrauPart:
         known: dict[str, Any] = {"output": self.options.output, "photon_energy": self._photon_energy()}
         if self._pedestal is not None:
             known["pedestal_runs"] = self._pedestal.origin.get("runs", {})
-        limits = np.iinfo(self.dtype) if self.dtype.kind != "f" else None
+        if self._bad_pixels is not None:
+            known["bad_pixels"] = self._bad_pixels
+        whole = self.dtype.kind != "f"
+        limits = self._converter.limits() if self._converter is not None else None
+        lowest, highest = (None, None) if limits is None else limits
         return {
             "conversion": known,
-            "gap_value": None if limits is None else int(self.fill),
-            "fill_value": None if limits is None else int(self.fill),
-            "saturation_value": None if limits is None else int(limits.max) - 2,
+            "gap_value": int(self.fill) if whole else None,
+            "fill_value": int(self.fill) if whole else None,
+            "underload_value": lowest,
+            "saturation_value": highest,
         }
 
     def prepare(self) -> None:
@@ -171,13 +183,33 @@ class JungfrauPart:
         path = self.pedestal_path
         if path.exists():
             self._pedestal = load_pedestal(path, high_gain=self.options.high_gain)
-        self._converter()
+            if self._pedestal.shape != self._detector.shape:
+                raise ConfigurationError(
+                    f"the pedestal {path} is of {_size(self._pedestal.shape)} pixels, {self._detector.title} has "
+                    f"{_size(self._detector.shape)}",
+                    remedy="move it away, or name another file: conversion.pedestal; then sisockdaq pedestal",
+                )
+        self._make_converter()
+
+    def keep(self) -> None:
+        """Leave the bad pixels where writers of files find them.
+
+        Raises
+        ------
+        StorageError
+        """
+        converter, pedestal = self._converter, self._pedestal
+        self._bad_pixels = None
+        if converter is not None and pedestal is not None and self._state is not None:
+            bits = bad_pixel_bits(pedestal, converter.bad, self._mask())
+            self._bad_pixels = keep_bad_pixels(self._state, self._name, bits)
 
     def wrap(self, ring: Producer, overtaken_by: int, show: Shown) -> Producer:
         """Return what the receiver publishes to: the ring itself, or a conversion before it."""
         if not self.converts:
             return ring
-        self.producer = ConvertingProducer(ring, self._converter(), overtaken_by + _SPARE, show=show)
+        assert self._converter is not None
+        self.producer = ConvertingProducer(ring, self._converter, overtaken_by + _SPARE, show=show)
         return self.producer
 
     def flush(self) -> None:
@@ -190,13 +222,16 @@ class JungfrauPart:
         """The pedestal's file."""
         return self._output(self.options.pedestal)
 
-    def _converter(self) -> Converter:
+    def _mask(self) -> Any:
+        mask = self.options.mask
+        return None if mask is None else load_mask(self._input(mask), self._detector.shape)
+
+    def _make_converter(self) -> Converter:
         options = self.options
         self.warning = None
         if self._pedestal is None:
             self.warning = f"no pedestal yet ({self.pedestal_path}): frames have no values   → sisockdaq pedestal"
-        mask = None if options.mask is None else load_mask(self._input(options.mask), self._detector.shape)
-        return Converter(
+        self._converter = Converter(
             self._pedestal or Pedestal.unknown(self._detector.shape),
             self._gains,
             output="photons" if options.output == "photons" else "keV",
@@ -204,9 +239,10 @@ class JungfrauPart:
             dtype=self.dtype,
             threshold=options.threshold,
             mark_saturated=options.saturated == "mark",
-            mask=mask,
+            mask=self._mask(),
             threads=options.threads,
         )
+        return self._converter
 
     def _photon_energy(self) -> float | None:
         """Return the energy of a photon [keV]; None where nobody said."""
@@ -286,9 +322,15 @@ class JungfrauPart:
         applied = self.converts and path == self.pedestal_path
         if applied:
             self._pedestal = pedestal
+            converter = self._make_converter()
+            self.keep()
             if self.producer is not None:
-                self.producer.converter = self._converter()
+                self.producer.converter = converter
         return {"file": str(path), "applied": applied, **pedestal.summary()}
+
+
+def _size(shape: tuple[int, int]) -> str:
+    return f"{shape[1]}×{shape[0]}"
 
 
 def _inside(file: str) -> Path:

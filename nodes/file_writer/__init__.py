@@ -16,14 +16,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import Field
 
 from sisockdaq.base import DataNodeServer
+from sisockdaq.conversion.badpixels import find_bad_pixels
 from sisockdaq.errors import ConfigurationError
-from sisockdaq.frames import Consumer, make_consumer
+from sisockdaq.frames import Consumer, Description, make_consumer
 from sisockdaq.nexus.checks import CheckName, Severity
 from sisockdaq.nexus.engine import WriterEngine
-from sisockdaq.nexus.facts import detector_facts, geometry_facts, present_detector, site_mask, try_geometry
+from sisockdaq.nexus.facts import (
+    detector_facts,
+    geometry_facts,
+    joined_masks,
+    present_detector,
+    site_mask,
+    try_geometry,
+)
 from sisockdaq.nexus.fileset import ClosedFile
 from sisockdaq.nexus.filters import Compression
 from sisockdaq.nexus.layout import MasterLayout
@@ -249,6 +259,13 @@ class FileWriter(DataNodeServer):
         if self.engine is not None:
             self.engine.close()
 
+    def _mask_of(self, source: Description) -> npt.NDArray[np.uint32] | None:
+        """Return the mask of a source's images: gaps and the site's mask, and what the source itself says is bad."""
+        site = self.site
+        known = None if site is None else site_mask(site, present_detector(site, source))
+        bad = None if self.state is None else find_bad_pixels(self.state.path, source)
+        return joined_masks(known, bad)
+
     def _begin_acquisitions(self) -> None:
         facts: dict[str, Any] = {}
         site = self.site
@@ -272,7 +289,7 @@ class FileWriter(DataNodeServer):
             overwrite=options.overwrite,
             meta=facts,
             checks=options.checks,
-            mask_of=None if site is None else lambda source: site_mask(site, present_detector(site, source)),
+            mask_of=self._mask_of,
             geometry_of=None if site is None else lambda source: try_geometry(site, source),
             allowed=[self._folder(place) for place in options.allowed],
             user_id=options.writer_user_id,

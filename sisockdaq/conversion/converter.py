@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +23,10 @@ _INTEGERS = ("uint16", "int32")
 
 _NEAR_2_31 = 2_147_483_392.0
 """Largest float32 that an int32 holds."""
+
+_MOST_ADC = float(0x3FFF)
+_ROUNDING = 1.0 + 1e-6
+"""A float32 may come out this much larger than in exact numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +123,23 @@ class Converter:
     def maps(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Dark level [ADU] and reciprocal gain of G0, flat; as the kernels take them."""
         return self._first
+
+    def limits(self) -> tuple[float, float] | None:
+        """Return the lowest and the highest value that a pixel can have, `fill` and `saturation` apart.
+
+        None when no pixel has a value. For integers they are whole numbers.
+        """
+        if self.bad.all():
+            return None
+        maps = [self._first, *((each[:, 0], each[:, 1]) for each in self._others)]
+        ends = [(adc - mean) * scale for mean, scale in maps for adc in (0.0, _MOST_ADC)]
+        known = [(float(np.nanmin(each)), float(np.nanmax(each))) for each in ends if np.isfinite(each).any()]
+        low, high = min(each[0] for each in known), max(each[1] for each in known)
+        low = min(0.0, max(low, self._threshold))
+        if self.dtype == np.float32:
+            return low * _ROUNDING, high * _ROUNDING
+        least, most = self._range
+        return max(math.floor(low), least), min(math.ceil(high), most)
 
     def convert(self, raw: npt.NDArray[np.uint16], out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
         """Return the converted frame, (ny, nx) of `dtype`; into `out` where given."""

@@ -344,7 +344,7 @@ class Archive:
         timeline = f"{row.image_source}{SEPARATOR}frame"
         samples = {IMAGE: Samples(time, pixels[np.newaxis], timeline), "frame_number": Samples(time, number, timeline)}
         if packets is not None:
-            lost = (pixels == fill).astype(np.uint8)
+            lost = (np.isnan(pixels) if np.isnan(fill) else pixels == fill).astype(np.uint8)
             samples["mask"] = Samples(time, lost[np.newaxis], timeline)
         return Reply(samples)
 

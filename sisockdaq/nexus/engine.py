@@ -533,7 +533,7 @@ class WriterEngine:
             return
         try:
             with self._as_user:
-                files.describe(self._facts(source, record.request))
+                files.describe(self._facts(source, record.request), self._fitting_mask(source))
         except (SisockdaqError, ValueError, OSError) as error:
             self._handle(life.WriteFailed(str(error)))
 

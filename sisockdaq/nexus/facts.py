@@ -9,10 +9,11 @@ import numpy.typing as npt
 
 from sisockdaq.detector.description import DetectorOptions, Geometry
 from sisockdaq.detector.layout import gap_mask
+from sisockdaq.errors import MaskError
 from sisockdaq.frames.messages import Description
 from sisockdaq.site import Site
 
-__all__ = ["detector_facts", "geometry_facts", "present_detector", "site_mask", "try_geometry"]
+__all__ = ["detector_facts", "geometry_facts", "joined_masks", "present_detector", "site_mask", "try_geometry"]
 
 _GAP, _MASKED = 1 << 0, 1 << 8
 """Bits of an NXmx pixel mask: no sensor there; masked by the user (NXdetector, ``pixel_mask``)."""
@@ -84,6 +85,24 @@ def site_mask(site: Site, detector: DetectorOptions | None = None) -> npt.NDArra
     masked = load_mask(f"{site.resolve_input(name)}{separator}{dataset}", detector.shape)
     user = masked.astype(np.uint32) * np.uint32(_MASKED)
     return user if bits is None else user | bits
+
+
+def joined_masks(
+    known: npt.NDArray[np.uint32] | None, bad: npt.NDArray[np.uint32] | None
+) -> npt.NDArray[np.uint32] | None:
+    """Return a site's mask with the bad pixels of a source; a gap is a gap, whatever else is said of it.
+
+    Raises
+    ------
+    MaskError
+        When they are of different shapes.
+    """
+    if known is None or bad is None:
+        return bad if known is None else known
+    if known.shape != bad.shape:
+        raise MaskError(f"the pixel mask is {known.shape}, images are {bad.shape}", remedy="use another mask")
+    joined: npt.NDArray[np.uint32] = np.where(known & np.uint32(_GAP), known, known | bad)
+    return joined
 
 
 def present_detector(site: Site, source: Description) -> DetectorOptions | None:
