@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sisockdaq.cli._trial import Trial
+from sisockdaq.cli.packets import udp_receiver
 from sisockdaq.errors import AcquisitionRefused, DeadlineExceeded, SisockdaqError
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def carry_out(trial: Trial, plan: Plan, say: Callable[[str], None]) -> Outcome:
     from sisockdaq.client import Client
 
     name = time.strftime("check_%Y%m%d_%H%M%S")
-    receiver = trial.site.image_sources()[0]
+    receiver = udp_receiver(trial.site)
     with Client(trial.site.site, control=True) as client:
         say("waiting until all parts are attached")
         run = start_when_attached(client, trial, name, plan.frames)
@@ -155,7 +156,7 @@ def start_when_attached(client: Client, trial: Trial, name: str, frames: int | N
     wanted = {writer, *trial.site.result_sources()}
     while True:
         try:
-            attached = _attached(client, trial.site.image_sources()[0])
+            attached = _attached(client, udp_receiver(trial.site))
             sources = set(client.call_control(writer, "status").get("sources", ()))
             if attached >= wanted and sources >= set(trial.site.result_sources()):
                 return client.acquire(name, frames, writer=writer, wait=False)

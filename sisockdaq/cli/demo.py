@@ -14,6 +14,7 @@ import typer
 
 from sisockdaq.cli._options import AsJson, Plain, Set
 from sisockdaq.cli._trial import example_site, private_site, trial
+from sisockdaq.cli.packets import udp_receiver
 from sisockdaq.cli.table import Style, chosen_style, show_site
 from sisockdaq.cli.up import prepared, site_parts, until_signal
 from sisockdaq.errors import SisockdaqError
@@ -65,6 +66,7 @@ def demo(
     if check or recording is not None:
         sys.exit(_check(site, settings or [], frames, rate, recording))
     where = load_site(site or example_site("demo"), check=None, overrides=settings or [])
+    udp_receiver(where)  # told before anything is started
     _live(where, frames, rate, loss, chosen_style(plain=plain, as_json=as_json))
 
 
@@ -115,6 +117,7 @@ def _check(folder: Path | None, settings: list[str], frames: int, rate: float, r
         plan = replace(plan, frames=_recorded_frames(recording), rate=REPLAY_RATE, replay=recording.absolute())
     example = example_site("eiger9m" if recording is not None else "demo")
     site = private_site(folder or example, "check", settings)
+    udp_receiver(site)  # told before anything is started
     _say(f"site {site.site}, state in {site.state.path}")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the blocks below end what they started
     with trial(site) as running:

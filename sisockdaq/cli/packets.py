@@ -20,7 +20,7 @@ from sisockdaq.supervisor import end_with_parent
 if TYPE_CHECKING:
     from sisockdaq.detector.simulator import Simulation
 
-__all__ = ["add_commands", "udp_targets"]
+__all__ = ["add_commands", "udp_receiver", "udp_targets"]
 
 Rate = Annotated[float, typer.Option(help="Frames a second; 0 for as fast as it goes.", min=0)]
 Host = Annotated[str | None, typer.Option("--to", help="Send there instead of to the receiver's own address.")]
@@ -66,8 +66,8 @@ def simulate(
 
     end_with_parent()
     where = load_site(site, overrides=settings or [])
-    detector = _detector(where)
     targets = udp_targets(where, node, to)
+    detector = _detector(where)
     disturbance = Disturbance(loss=loss, duplicates=duplicates, invalid=invalid, shuffle=shuffle)
     simulation = _simulation(detector, seed, dark, raw, gains)
     with until_signal() as stop:
@@ -136,13 +136,32 @@ def udp_targets(site: Site, node: str | None = None, host: str | None = None) ->
     ConfigurationError
         The site has no receiver of packets, or the named node is none.
     """
-    for name in [node] if node else site.image_sources():
+    return [_target(entry, host) for entry in site.entry(udp_receiver(site, node)).options["udp"]]
+
+
+def udp_receiver(site: Site, node: str | None = None) -> str:
+    """Return the name of the site's first receiver of packets, or the named one.
+
+    Raises
+    ------
+    ConfigurationError
+        The site has none, or the named node is none.
+    """
+    sources = site.image_sources()
+    for name in [node] if node else sources:
         ports = site.entry(name).options.get("udp")
         if isinstance(ports, list) and ports:
-            return [_target(entry, host) for entry in ports]
-    raise ConfigurationError(
-        f"{site.file.name}: {node or 'no node'} takes UDP packets", remedy="give a detector_receiver its udp ports"
-    )
+            return name
+    remedy = "give a detector_receiver its udp ports"
+    if node is not None:
+        reason = f"{node} has the type {site.entry(node).type}, which takes no UDP packets"
+    elif sources:
+        listed = ", ".join(f"{name} ({site.entry(name).type})" for name in sources)
+        reason = f"its images come from {listed}; a simulated or recorded detector sends UDP packets, which none takes"
+        remedy += ", or send from the source itself"
+    else:
+        reason = "it has no source of images: no node takes UDP packets"
+    raise ConfigurationError(f"{site.file.name}: {reason}", remedy=remedy)
 
 
 def _target(entry: Any, host: str | None) -> tuple[str, int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,8 +43,22 @@ def test_targets_follow_the_receiver(tmp_path: Path) -> None:
     site = load_site(tmp_path)
     assert udp_targets(site) == [("127.0.0.1", 1), ("10.0.0.1", 2)]
     assert udp_targets(site, host="192.168.0.5") == [("192.168.0.5", 1), ("192.168.0.5", 2)]
-    with pytest.raises(ConfigurationError, match="a takes UDP packets"):
+    with pytest.raises(ConfigurationError, match="a has the type integrator, which takes no UDP"):
         udp_targets(site, node="a")
+
+
+@pytest.mark.parametrize("arguments", [("simulate", "--site"), ("demo", "--check", "--site"), ("demo", "--site")])
+def test_a_site_whose_images_do_not_come_by_udp_is_told_so_at_once(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    (tmp_path / "site.yml").write_text(
+        "site: test\nnodes:\n  stream: {type: stream_receiver, connect: ['tcp://127.0.0.1:31001']}\n"
+        "  writer: {type: file_writer}\n"
+    )
+    command = [sys.executable, "-m", "sisockdaq.cli", *arguments, str(tmp_path / "site.yml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode != 0
+    said = " ".join((done.stdout + done.stderr).split())
+    assert "its images come from stream (stream_receiver)" in said
+    assert "Traceback" not in said
 
 
 def test_an_unknown_example_is_told() -> None:
