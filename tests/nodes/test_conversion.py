@@ -189,3 +189,50 @@ def test_options_are_checked():
         ConversionOptions(output="keV", gain="gains.h5", dtype="int32")
     with pytest.raises(ValidationError):
         ConversionOptions(pedestals="x")
+
+
+def test_another_configuration_makes_the_conversion_anew(network, tmp_path, gain):
+    """A moved module of the same size converts with the same maps; another size needs maps of its own."""
+    running = start(network, tmp_path, output="photons", photon_energy=ENERGY, gain=str(gain))
+    kept = network.state.path / "detector-receiver.json"
+    first = take_darks(network, running)
+    network.call("control.receiver.save_pedestal", user="control")
+    part, receiver = running.node.jungfrau, running.node.receiver
+    try:
+        with pytest.raises(SisockdaqError, match=r"pedestal .* is of 1024×64 pixels, .* has 1024×128"):
+            network.call("control.receiver.set_config", {"image_pixel_height": 128}, user="control")
+        assert running.node.jungfrau is part
+        assert running.node.receiver is receiver  # nothing was stopped for it
+
+        upside_down = {"module_positions": {"0": [0, 63, 1023, 0]}}
+        network.call("control.receiver.set_config", upside_down, user="control")
+        assert running.node.jungfrau is not part
+        light = photons()
+        consumer = make_consumer(running.node.frames_address, name="test", reports=False)
+        try:
+            assert consumer.next(20.0).description.dtype == "<i4"
+            detector = running.node.detector
+            raw = [MODEL.raw(light * ENERGY, frame) for frame in range(2)]
+            simulation = Simulation(detector, images=raw)
+            consumer.request(Arm("run", 2))
+            wait_until(lambda: running.node.receiver.acquisition()["acquisition"] == "run", 20, "the acquisition")
+            targets = [("127.0.0.1", port) for port in running.node.ports]
+            simulate(detector, targets, frames=2, rate=100, first_frame=first, simulation=simulation)
+            frames = []
+            while not isinstance(item := consumer.next(20.0), End):
+                if hasattr(item, "pixels"):
+                    with item as frame:
+                        frames.append(frame.pixels.copy())
+        finally:
+            consumer.close()
+        assert len(frames) == 2
+        for image in frames:
+            np.testing.assert_allclose(image, light, rtol=0.02)
+
+        (tmp_path / "pedestal.h5").unlink()
+        with pytest.raises(SisockdaqError, match="gain maps have the shape"):
+            network.call("control.receiver.set_config", {"image_pixel_height": 128}, user="control")
+        assert network.call("control.receiver.get_config", user="control")["image_pixel_height"] == 64
+    finally:
+        network.stop(running)
+        kept.unlink(missing_ok=True)
