@@ -25,8 +25,8 @@ from sisockdaq.jungfraujoch.results import Announced, announced_results, scalar
 
 __all__ = ["MOST_IMAGES", "Header", "calibration_arrays", "default_error_value", "image_time", "parse_start", "plain"]
 
-MOST_IMAGES = 2**40
-"""Largest image number that is taken for one; beyond, a message is broken."""
+MOST_IMAGES = 2**32 - 1
+"""Largest number of images that may be announced: master files count them in 32 bits."""
 
 _MOST_PIXELS = 2**27
 """Pixels of the largest image that is written: eight times the largest detector in use."""

@@ -38,7 +38,7 @@ __all__ = ["OPEN_FILES", "SeriesFiles"]
 OPEN_FILES = 8
 """Data files that may be open at once."""
 
-_FILLED = 1000
+_FILLED = 100
 """Files without any image that are made at most, to close gaps."""
 
 _FILLED_ROWS = 10_000

@@ -45,15 +45,17 @@ class Metadata:
     ----------
     images : int
         Images that were told of.
+    numbers : int
+        Numbers of these images that are kept.
     left_out : int
         Values that are not kept.
     """
 
     def __init__(self) -> None:
-        self.images = self.left_out = 0
+        self.images = self.numbers = self.left_out = 0
         self._facts: dict[str, Any] = {}
         self._size = 0
-        self._numbers = array("q")
+        self._ids = array("q")
         self._columns: dict[str, array[float]] = {}
 
     def add(self, fields: Mapping[str, Any]) -> None:
@@ -75,14 +77,14 @@ class Metadata:
         room : int
             Bytes to keep for the facts.
         """
-        if not (self._facts or room or (images and self._numbers)):
+        if not (self._facts or room or (images and self._ids)):
             return None
         text = json.dumps(self._facts) if self._facts else ""
         group = Group("NXcollection", {"json": Dataset(text, room=room)})
-        if images and self._numbers:
-            columns: dict[str, Node] = {"image_id": Dataset(np.array(self._numbers, "<i8"))}
+        if images and self._ids:
+            columns: dict[str, Node] = {"image_id": Dataset(np.array(self._ids, "<i8"))}
             for key, values in self._columns.items():
-                values.extend([math.nan] * (len(self._numbers) - len(values)))
+                values.extend([math.nan] * (len(self._ids) - len(values)))
                 columns[key] = Dataset(np.array(values, "<f8"))
             group.items["images"] = Group("NXcollection", columns)
         return group
@@ -105,11 +107,11 @@ class Metadata:
             self.left_out += 1
             return
         self.images += 1
-        if len(self._numbers) >= _MOST_IMAGES:
+        if len(self._ids) >= _MOST_IMAGES:
             self.left_out += 1
             return
-        row = len(self._numbers)
-        self._numbers.append(number)
+        row = len(self._ids)
+        self._ids.append(number)
         for key, value in image.items():
             if key not in _KNOWN:
                 self._number(str(key), value, row)
@@ -127,3 +129,4 @@ class Metadata:
             return
         column.extend([math.nan] * (row - len(column)))
         column.append(number)
+        self.numbers += 1

@@ -212,7 +212,7 @@ class Series:
         kept.add(message.fields)
         integrated = self.options.master == "integrated"
         self.counts.metadata_images = kept.images
-        self.counts.metadata_left_out = kept.left_out
+        self.counts.metadata_left_out = kept.left_out + (kept.numbers if integrated else 0)
         if integrated and kept.images:
             self.problem = "metadata of images is left out: an integrated master has no place for it"
 

@@ -163,3 +163,20 @@ def test_a_port_in_use_is_named(tmp_path: Path, sender: Sender) -> None:
     for key in ("republish", "notices"):
         with pytest.raises(PortTaken, match=port):
             StreamWriter(WriterOptions(tmp_path, ["tcp://127.0.0.1:9"], **{key: sender.address}))
+
+
+@pytest.mark.parametrize("layout", ["vds", "integrated"])
+def test_the_layout_of_the_master_is_chosen(sender: Sender, root: Path, layout: str) -> None:
+    with running(sender, root, f"--master={layout}") as (asked, _, _):
+        sender.run(range(3))
+        wait_until(lambda: asked("/status")["acquisition_state"] == "FINISHED")
+    with h5py.File(root / "run_master.h5") as file:
+        np.testing.assert_array_equal(file["entry/data/data"], [image(index) for index in range(3)])
+    assert (root / "run_data_000001.h5").exists() == (layout == "vds")
+
+
+def test_an_unknown_layout_is_a_line_and_status_78(sender: Sender, root: Path) -> None:
+    command = [*BASE, f"-R{root}", "--master=best", sender.address]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (
+        78, "jfjoch_writer: master layout “best” is not known — legacy, vds or integrated\n")  # fmt: skip

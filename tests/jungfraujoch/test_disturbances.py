@@ -307,3 +307,17 @@ def test_a_header_of_a_million_images_costs_no_more(
     (short, little), (long, much) = taken[10], taken[1_000_000]
     assert long < 3 * short + 0.25
     assert much < little + 16 * 2**20
+
+
+def test_more_images_than_a_master_can_count_are_refused(sender: Sender, start_writer: StartWriter) -> None:
+    writer = start_writer()
+    sender.send(start(images=2**40), frame(0), end())
+    wait_until(lambda: "number_of_images is 1099511627776; 0 to 4294967295" in writer.status()["message"])
+
+
+def test_a_far_image_of_a_long_series_costs_nothing(sender: Sender, start_writer: StartWriter, tmp_path: Path) -> None:
+    writer = start_writer()
+    sender.send(start(images=2**32 - 1), frame(0), frame(2**32 - 3), end(max_image_number=2**32 - 1))
+    status = finished(writer)
+    assert (status["images"]["written"], status["images"]["missing"]) == (2, 2**32 - 3)
+    works(sender, writer, tmp_path)
