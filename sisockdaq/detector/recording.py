@@ -286,7 +286,9 @@ def _frames(
 ) -> npt.NDArray[np.int64]:
     if not len(begin):
         return np.zeros(0, np.int64)
-    kind, offset = (form.header.fields or {})[form.frame][:2]
+    places = form.header.fields
+    assert places is not None
+    kind, offset = places[form.frame][:2]
     octets: Any = data[np.minimum(begin[:, None] + offset + np.arange(kind.itemsize), len(data) - 1)]
     numbers = octets.copy().view(kind)[:, 0].astype(np.int64)
     known = length >= form.header.itemsize
