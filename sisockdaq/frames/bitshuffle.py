@@ -7,6 +7,8 @@ A payload is byte for byte what the HDF5 filter stores in a chunk::
     blocks           each a u32 big-endian length and that many bytes
     rest             the last ``size % 8`` elements of a bitshuffle payload, as they are
 
+Arrays are packed by `bitplanes`, to the same bytes; the library does the rest.
+
 Promises: the GIL is released while data are packed and unpacked, so threads run side by side; a payload is checked
 before it is unpacked, so that a broken one raises `ValueError` and never reads or writes outside its memory.
 
@@ -116,12 +118,36 @@ def compress_lz4(array: npt.NDArray[Any], out: npt.NDArray[np.uint8] | None = No
     if target.nbytes < bound or target.dtype != np.uint8 or not target.flags.c_contiguous:
         raise ValueError(f"out must be {bound} contiguous bytes for an array of {data.nbytes} bytes")
     _HEADER.pack_into(target.data, 0, data.nbytes, block * data.itemsize)
+    done, end = _pack_blocks(data, target, block)
     written = _library().bshuf_compress_lz4(
-        data.ctypes.data, target.ctypes.data + _HEADER.size, data.size, data.itemsize, block
+        data.ctypes.data + done * data.itemsize, target.ctypes.data + end, data.size - done, data.itemsize, block
     )
     if written < 0:
         raise ValueError(f"bitshuffle cannot pack an array of {data.nbytes} bytes (code {written})")
-    return target.data[: _HEADER.size + written]
+    return target.data[: end + written]
+
+
+def _pack_blocks(data: npt.NDArray[Any], target: npt.NDArray[np.uint8], block: int) -> tuple[int, int]:
+    """Pack whole blocks behind the header; return how many elements they have, and where the payload goes on."""
+    from sisockdaq.frames import bitplanes  # only who packs pays for numba
+
+    element, blocks = data.itemsize, data.size // block
+    if not blocks or element not in bitplanes.ELEMENT_SIZES or block % bitplanes.LANES:
+        return 0, _HEADER.size
+    size = block * element
+    function, bound = _lz4(size)
+    end = bitplanes.pack_blocks(data.ctypes.data, target, _HEADER.size, element, size, blocks, function, bound)
+    if end < 0:
+        raise ValueError(f"LZ4 cannot pack a block of {size} bytes")
+    return blocks * block, int(end)
+
+
+@cache
+def _lz4(size: int) -> tuple[int, int]:
+    """Return the address of the library's LZ4 and the most that it makes of a block."""
+    library = _library()
+    address = ctypes.cast(library.LZ4_compress_default, ctypes.c_void_p).value
+    return int(address or 0), int(library.LZ4_compressBound(size))
 
 
 def zstd_bound(shape: tuple[int, ...], dtype: npt.DTypeLike) -> int:

@@ -440,8 +440,14 @@ def _stated(array: EncodedArray) -> int:
         raise FrameSourceError(f"damaged array in a Stream V2 message: {error}") from error
 
 
+_PLAIN = frozenset({bool, int, float, str, bytes, EncodedArray})
+"""What is as it should be; most of a message is, so it is asked first."""
+
+
 def _finished(value: Any) -> Any:
     """Give typed arrays without dimensions their length, and unpack compressed byte strings that are no arrays."""
+    if type(value) in _PLAIN:
+        return value
     if isinstance(value, _Typed):
         flat = _encoded(value, (0,))
         return _encoded(value, (_stated(flat) // value.dtype.itemsize,))

@@ -38,9 +38,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Counts", "Series"]
 
-_BUFFER_WAIT = 0.05
-"""Longest wait for a free buffer before finished ones are looked at again [s]."""
-
 _COMPRESSION_OF_FILE = {"bslz4": "bslz4", "lz4": "lz4", "bszstd": "zstd", "none": "none"}
 """Compression of a message → of `ImagePlan`."""
 
@@ -219,13 +216,17 @@ class Series:
     def drain(self, *, wait: bool = False) -> None:
         """Write what has been packed; with `wait`, everything."""
         while self._waiting and (wait or self._waiting[0].payload.done()):
-            packed = self._waiting.popleft()
-            try:
-                payload = packed.payload.result()
-                if payload is not None and self.files is not None:
-                    self._write(self.files, packed.header.index, payload, packed.header)
-            finally:
-                packed.recycle()
+            self._write_oldest()
+
+    def _write_oldest(self) -> None:
+        """Write the image that the packer has had for longest, once it is packed; its buffer is free then."""
+        packed = self._waiting.popleft()
+        try:
+            payload = packed.payload.result()
+            if payload is not None and self.files is not None:
+                self._write(self.files, packed.header.index, payload, packed.header)
+        finally:
+            packed.recycle()
 
     @property
     def pending_bytes(self) -> int:
@@ -437,8 +438,8 @@ class Series:
         if self._packer is None:
             image = files.plan.image
             self._packer = Packer(image.shape, image.dtype, compression=image.compression, threads=self.options.threads)
-        while (packed := self._packer.pack(frame, _BUFFER_WAIT)) is None:
-            self.drain()
+        while (packed := self._packer.pack(frame, 0.0)) is None:
+            self._write_oldest()
         self._waiting.append(packed)
         self.drain()
 

@@ -26,6 +26,7 @@ import zmq
 
 from sisockdaq import acquisition as life
 from sisockdaq.errors import FrameSourceError, SisockdaqError
+from sisockdaq.frames import bitplanes
 from sisockdaq.frames.stream2 import EndMessage, ImageMessage, OtherMessage, StartMessage
 from sisockdaq.jungfraujoch.dialect import Header, parse_start
 from sisockdaq.jungfraujoch.in_place import read_message
@@ -158,6 +159,7 @@ class StreamWriter:
 
     def _run(self) -> None:
         try:
+            bitplanes.warm_up()  # now, not when the first image without packing comes
             while not self._stopping.is_set():
                 self._wait()
                 for sender in self._senders:

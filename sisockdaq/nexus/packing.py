@@ -24,6 +24,9 @@ __all__ = ["PackedFrame", "Packer"]
 _MEMORY = 256 * 2**20
 """Bytes for buffers."""
 
+_WARM = 8192
+"""Elements that are packed ahead of the first frame: nothing is loaded or compiled when that comes."""
+
 _FEWEST, _MOST = 4, 64
 """Buffers at least and at most: enough to keep the threads busy, few enough to stay in reach of the caches."""
 
@@ -57,6 +60,7 @@ class Packer:
     def __init__(self, shape: tuple[int, ...], dtype: str, *, compression: str = "bslz4", threads: int = 2) -> None:
         self.shape, self.dtype, self.compression = shape, dtype, compression
         self._filter = filter_of(compression)
+        self._filter.pack(np.zeros(_WARM, dtype), np.empty(self._filter.bound((_WARM,), dtype), np.uint8))
         self._size = self._filter.bound(shape, dtype)
         self.capacity = max(_FEWEST, min(_MOST, _MEMORY // max(self._size, 1)))
         self._free: queue.SimpleQueue[npt.NDArray[np.uint8]] = queue.SimpleQueue()
