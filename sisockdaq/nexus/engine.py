@@ -18,19 +18,16 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from sisockdaq import acquisition as life
-from sisockdaq.errors import AcquisitionRefused, MaskError, SisockdaqError
+from sisockdaq.errors import AcquisitionRefused, SisockdaqError
 from sisockdaq.frames.bus import Consumer
 from sisockdaq.frames.messages import Attached, Description, Detached, End, Mark, Report, Settled, Start, Stop
-from sisockdaq.nexus.checks import CheckName, divided, folder_obstacles, request_obstacles, space_obstacle
+from sisockdaq.nexus._taking_up import TakingUp
 from sisockdaq.nexus.fileset import AcquisitionFiles, ClosedFile
-from sisockdaq.nexus.identity import user_obstacle, writing_as
+from sisockdaq.nexus.identity import writing_as
 from sisockdaq.nexus.intake import (
     RESULTS_QUEUED,
     FrameCame,
@@ -41,13 +38,13 @@ from sisockdaq.nexus.intake import (
     ResultsIntake,
 )
 from sisockdaq.nexus.journal import Journal, Unfinished, public_record
-from sisockdaq.nexus.layout import DataFilePlan, ImagePlan, ResultsPlan
+from sisockdaq.nexus.layout import ImagePlan
 from sisockdaq.nexus.nxmx import MasterContent
 from sisockdaq.nexus.options import EngineOptions
 from sisockdaq.nexus.packing import PackedFrame, Packer
-from sisockdaq.nexus.placing import Place, find_place
 from sisockdaq.nexus.progress import Progress, record_status
-from sisockdaq.nexus.resuming import LEFT_REASON, arm, ledger_of_files, left_behind
+from sisockdaq.nexus.resuming import arm, ledger_of_files, left_behind
+from sisockdaq.nexus.starting import all_facts, completed, file_plan, fitting_mask, place_of, refuse_obstacles
 
 __all__ = ["WriterEngine"]
 
@@ -79,7 +76,7 @@ class _Command:
     answer: Future[Any]
 
 
-class WriterEngine:
+class WriterEngine(TakingUp):
     """Writes the acquisitions of one source of images, with the results of any number of other sources.
 
     Parameters
@@ -276,8 +273,9 @@ class WriterEngine:
 
     def _start(self, request: life.Request) -> Future[dict[str, Any]]:
         self.machine.check_ready()
-        request = self._completed(request)
-        self._refuse_obstacles(request)
+        request = completed(request, self.user_id)
+        source = self._descriptions.get(None)
+        self._warnings = refuse_obstacles(request, self.options, source, self._under_way, self._progress.ratio)
         instructions = self.machine.start(request, time.time())
         try:
             self._carry_out(instructions)
@@ -291,114 +289,6 @@ class WriterEngine:
             ) from error
         self._begun = Future()
         return self._begun
-
-    def _refuse_obstacles(self, request: life.Request) -> None:
-        source = self._descriptions.get(None)
-        reasons = request_obstacles(request.frames, source, self._under_way)
-        findings = [] if source is None or len(source.shape) != 2 else self._source_findings(source)
-        user = user_obstacle(request.user_id)
-        reasons += [user] if user else []
-        try:
-            place = self._place(request)
-        except AcquisitionRefused as error:
-            reasons.append(str(error))
-        else:
-            writing_user = None if user else request.user_id
-            reasons += folder_obstacles(place, overwrite=self.options.overwrite, user_id=writing_user)
-            if source is not None and len(source.shape) == 2:
-                image = ImagePlan.from_description(source, self.options.compression)
-                obstacle = space_obstacle(place.folder, image, request.frames, self._progress.ratio)
-                findings += [("space", obstacle)] if obstacle else []
-        refusals, self._warnings = divided(findings, self.options.checks)
-        if reasons or refusals:
-            raise AcquisitionRefused(f"cannot start {request.acquisition}", reasons=reasons + refusals)
-
-    def _source_findings(self, source: Description) -> list[tuple[CheckName, str]]:
-        """Try buffers, mask and geometry on what the source sends now."""
-        findings: list[tuple[CheckName, str]] = []
-        if buffers := source.meta.get("warnings", {}).get("buffers"):
-            findings.append(("buffers", str(buffers)))
-        try:
-            self._pixel_mask(source)
-        except SisockdaqError as error:
-            findings.append(("mask", str(error)))
-        try:
-            if self.options.geometry_of is not None:
-                self.options.geometry_of(source)
-        except SisockdaqError as error:
-            findings.append(("geometry", str(error)))
-        return findings
-
-    def _pixel_mask(self, source: Description) -> npt.NDArray[np.uint32] | None:
-        """Return the pixel mask for the files; raise `MaskError` when it does not fit the images."""
-        options = self.options
-        mask = options.mask if options.mask_of is None else options.mask_of(source)
-        if mask is not None and mask.shape != source.shape:
-            raise MaskError(f"the pixel mask is {mask.shape}, images are {source.shape}", remedy="use another mask")
-        return mask
-
-    def _completed(self, request: life.Request) -> life.Request:
-        """Fill in what was left to the writer: the mark of the run, and whose the files are."""
-        return replace(
-            request,
-            run_id=time.time_ns() if request.run_id is None else request.run_id,
-            user_id=self.user_id if request.user_id is None else request.user_id,
-        )
-
-    def _place(self, request: life.Request) -> Place:
-        return find_place(self.options.root, self.options.allowed or [self.options.root], request)
-
-    def _resume(self, now: float) -> None:
-        """Take up what an earlier life of this writer left behind, once results are attached or were waited for."""
-        request = self._left_behind
-        if self.machine.state is not life.WriterState.READY and self.machine.left is None:
-            return
-        if request is None:
-            if self._unfinished and (None in self._descriptions or now > self._recover_by):
-                self._recover(len(self._unfinished))
-            return
-        if self._results.keys() - self._descriptions.keys() and now < self._resume_by:
-            return
-        self._left_behind = None
-        newest = self._unfinished[-1].record if self._unfinished else None
-        is_that = newest is not None and newest.request.acquisition == request.acquisition
-        self._recover(len(self._unfinished) - is_that)
-        self._unfinished.clear()
-        if not is_that and self._has_ended(request):
-            self._images.request(Stop(request.acquisition, "failed"))
-            return
-        record = newest if newest is not None and is_that else life.Record(request, started=time.time())
-        self._try_files(self.machine.resume(record, time.time()), "cannot be taken up again")
-        if self.machine.taking_frames:
-            self._want(request.acquisition)
-            self._progress.note("taken up again after the writer's restart")
-
-    def _has_ended(self, request: life.Request) -> bool:
-        """Whether an earlier life of this writer has closed the books of that very run."""
-        mark = request.acquisition, request.run_id
-        return any((each.request.acquisition, each.request.run_id) == mark for each in self.machine.history)
-
-    def _recover(self, count: int) -> None:
-        """Close the books of the oldest acquisitions that no writer has closed, from their files alone."""
-        for _ in range(count):
-            left = self._unfinished.pop(0)
-            _log.warning("%s: %s", left.record.request.acquisition, LEFT_REASON)
-            self._recovering = left
-            try:
-                self._try_files(self.machine.recover(left.record, LEFT_REASON, time.time()), "cannot be closed")
-            finally:
-                self._recovering = None
-
-    def _try_files(self, instructions: list[life.Instruction], what: str) -> None:
-        """Go on with files that are there; what cannot be read ends the acquisition, with the reason."""
-        assert self.machine.current is not None
-        name = self.machine.current.request.acquisition
-        try:
-            self._carry_out(instructions)
-        except (SisockdaqError, OSError) as error:
-            _log.error("%s %s: %s", name, what, error)
-            self._files = None
-            self._handle(life.WriterEnds(f"its files {what}: {error}"))
 
     def _stop(self) -> dict[str, Any]:
         idle = self.machine.state is life.WriterState.READY or self.machine.left is not None
@@ -485,22 +375,16 @@ class WriterEngine:
         setting = self._setting(request, resume=resume)
         source = setting.image
         image = ImagePlan.from_description(source, setting.compression)
-        plan = DataFilePlan(
-            setting.images_per_file,
-            image,
-            tuple(ResultsPlan.from_description(each) for each in setting.results),
-            master=self.options.master,
-            swmr=self.options.swmr,
-        )
+        plan = file_plan(setting, self.options)
         content = MasterContent(
             request.acquisition,
             image,
-            self._facts(source, request),
+            all_facts(self.options, source, request),
             frames_requested=request.frames,
             started=time.time(),
-            mask=self._fitting_mask(source),
+            mask=fitting_mask(self.options, source),
         )
-        place = self._place(request)
+        place = place_of(request, self.options)
         setting.record.master = os.fspath(place.path)
         self._progress.begin(request.frames, time.monotonic())
         self._results_written = dict.fromkeys(self._results, 0)
@@ -523,9 +407,6 @@ class WriterEngine:
         self._prepare_packer(image)
         self._next_commit = time.monotonic() + self.options.flush_interval
 
-    def _facts(self, source: Description, request: life.Request) -> dict[str, Any]:
-        return {**self.options.meta, **source.meta, **request.meta}
-
     def _learn_facts(self, source: Description) -> None:
         """Take over what a source says of the acquisition under way only after it was armed: a series' own facts."""
         files, record = self._files, self.machine.current
@@ -533,40 +414,10 @@ class WriterEngine:
             return
         try:
             with self._as_user:
-                files.describe(self._facts(source, record.request), self._fitting_mask(source))
+                facts = all_facts(self.options, source, record.request)
+                files.describe(facts, fitting_mask(self.options, source))
         except (SisockdaqError, ValueError, OSError) as error:
             self._handle(life.WriteFailed(str(error)))
-
-    def _fitting_mask(self, source: Description) -> npt.NDArray[np.uint32] | None:
-        """Return the mask if it fits: where the site only warns, files have none rather than a wrong one."""
-        try:
-            return self._pixel_mask(source)
-        except SisockdaqError as error:
-            _log.warning("files without a pixel mask: %s", error)
-            return None
-
-    def _setting(self, request: life.Request, *, resume: bool) -> Unfinished:
-        """Return how the files are laid out, and note it in the journal: as it was, for what a dead writer left."""
-        record = self.machine.current
-        assert record is not None
-        if self._recovering is not None:
-            self._journal.take_up(request.acquisition)
-            return replace(self._recovering, record=record)
-        attached = [self._descriptions[name] for name in self._results if name in self._descriptions]
-        options = self.options
-        setting = Unfinished(record, options.images_per_file, options.compression, self._descriptions[None], attached)
-        if not (resume and self._journal.take_up(request.acquisition)):
-            self._journal.begin(setting)
-        return setting
-
-    def _go_on_with(self, files: AcquisitionFiles) -> None:
-        """Count from what is in the files of an earlier life on."""
-        self._progress.begin(
-            self._progress.wanted, time.monotonic(), written=files.images, reached=files.next_index, size=0
-        )
-        if self._recovering is not None:
-            for name in files.results:
-                files.results_ended(name)
 
     def _prepare_packer(self, image: ImagePlan) -> None:
         packer = self._packer

@@ -59,7 +59,7 @@ def test_fields(command):
     assert "4 × 5" in text
     assert "counts" in text
     found = json.loads(command("fields", "camera", "--json"))["fields"]
-    assert {row["name"] for row in found} == {"total", "flag", "state", "curve", "image"}
+    assert {row["name"] for row in found} == {"total", "flag", "state", "curve", "image", "level"}
 
 
 def test_get_for_people_programs_and_tables(command):

@@ -96,7 +96,7 @@ def test_acquisitions_that_cannot_be_taken(unharmed: House, taken: str) -> None:
 def test_one_acquisition_at_a_time(house: House) -> None:
     run = house.start(10)
     status, said = command("acquire", "second", "--frames", "3", "--site", house.trial.site.site)
-    assert (status, said) == (1, f"{run.name} is under way\n   → wait for its end, or stop it\n")
+    assert (status, said) == (1, f"{run.name} is under way   → wait for its end, or stop it\nnothing was started.\n")
     house.send(10).wait()
     run.wait(DEADLINE, progress=False)
     assert run.ledger.reported("frames_written") == 10
