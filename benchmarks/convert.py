@@ -8,9 +8,7 @@ pass that reads the raw frame and the maps of G0, and writes the output, and doe
 
 from __future__ import annotations
 
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -18,12 +16,11 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from benchmarks._turns import in_turns
 from sisockdaq.conversion import Converter, JungfrauModel, Pedestal
 
 _SHAPE = (1024, 1024)
 _ENERGY = 12.4
-_TURN = 0.02
-"""CPU time for which one version is called before the other has its turn [s]: each works from its own warm caches."""
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=True)
@@ -102,7 +99,7 @@ def _row(case: str, ours: Converter, plain: _Plain, raw: Any, rounds: int) -> di
         "plain": partial(plain, raw, other),
         "floor": partial(_touch, raw.reshape(-1), *flat, out.reshape(-1)),
     }
-    taken = _interleaved(calls, rounds)
+    taken = in_turns(calls, rounds)
     return {
         "benchmark": "convert",
         "case": case,
@@ -122,26 +119,6 @@ def _check(found: Any, plain: tuple[float, float, int, int], out: Any, other: An
     if out.dtype.kind != "f":
         good = other < np.iinfo(out.dtype).max - 1
     assert np.abs(out[good].astype(float) - other[good]).max() <= max(1.0, 1e-5 * float(found.maximum))
-
-
-def _interleaved(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Return the median CPU time of each call [s]; they take turns of equal length."""
-    taken: dict[str, list[float]] = {name: [] for name in calls}
-    repeats = {}
-    for name, call in calls.items():
-        call()
-        repeats[name] = max(1, int(_TURN / _cpu(call)))
-    for _ in range(rounds):
-        for name, call in calls.items():
-            taken[name].append(_cpu(call, repeats[name]))
-    return {name: statistics.median(times) for name, times in taken.items()}
-
-
-def _cpu(call: Callable[[], Any], repeats: int = 1) -> float:
-    begin = time.thread_time()
-    for _ in range(repeats):
-        call()
-    return (time.thread_time() - begin) / repeats
 
 
 def main() -> None:
