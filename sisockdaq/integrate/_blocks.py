@@ -3,16 +3,13 @@
 Where a frame can hold unusable pixels (the fill value of lost packets, NaN), it is worked on in blocks of `BLOCK`
 pixels. Each is searched for them first, several pixels an instruction; only a block that has one in sight goes through
 the slower loop that looks at every pixel. Unusable pixels that are masked anyway cost the search only.
-
-numba's cache notices a change in the file of the function that it compiled, not in the files that this one calls into:
-after a change here, delete `__pycache__`.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from numba import njit
+from sisockdaq.integrate._jit import compiled, inner
 
 __all__ = ["BLOCK", "block_maximum", "has_unusable", "region_sum"]
 
@@ -21,7 +18,7 @@ BLOCK = 4096
 search reads memory and the sums after it do not. Smaller blocks cost more in calls than they save."""
 
 
-@njit(nogil=True, cache=True)
+@inner
 def has_unusable(pixels: Any, index: Any, masked: Any, dummy: Any, start: int, stop: int) -> bool:
     """Whether a pixel of the block that is not masked equals `dummy` or is NaN."""
     # Slices, so that the compiler sees indices from 0 on and takes several pixels at once.
@@ -37,7 +34,7 @@ def has_unusable(pixels: Any, index: Any, masked: Any, dummy: Any, start: int, s
     return found > 0
 
 
-@njit(nogil=True, cache=True)
+@inner
 def block_maximum(
     pixels: Any, index: Any, masked: Any, dummy: Any, careful: bool, lowest: Any, start: int, stop: int
 ) -> Any:
@@ -55,7 +52,7 @@ def block_maximum(
     return highest
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def region_sum(
     image: Any, index: Any, masked: Any, check: bool, dummy: Any, box: tuple[int, int, int, int], nothing: Any
 ) -> Any:

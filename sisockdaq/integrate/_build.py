@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from sisockdaq.integrate._jit import compiled
 
 __all__ = ["assign_bins", "bounds", "empty_widths", "half_widths", "pack_pairs", "pack_runs", "spread", "warm_up"]
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def half_widths(centre: Any, corners: Any, out: Any) -> None:
     """Largest distance of a pixel's four corners (float32 grid, one larger each way) from its centre (float64)."""
     rows, columns = centre.shape
@@ -30,7 +31,7 @@ def half_widths(centre: Any, corners: Any, out: Any) -> None:
             )
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def bounds(centre: Any, half_width: Any, masked: Any) -> tuple[float, float, int]:
     """Return the least and greatest edge of the pixels that are not masked, and their number."""
     low, high, number = np.inf, -np.inf, 0
@@ -45,7 +46,7 @@ def bounds(centre: Any, half_width: Any, masked: Any) -> tuple[float, float, int
     return low, high, number
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def assign_bins(centre: Any, masked: Any, low: float, width: float, bins: int, out: Any) -> None:
     """Write each pixel's bin, ``bins`` where it lies outside the range, ``bins + 1`` where it is masked."""
     outside, hidden = np.uint16(bins), np.uint16(bins + 1)
@@ -57,7 +58,7 @@ def assign_bins(centre: Any, masked: Any, low: float, width: float, bins: int, o
         out[i] = np.uint16(number) if 0 <= number < bins else outside
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def spread(
     centre: Any, half_width: Any, masked: Any, low: float, width: float, bins: int, first: Any, span: Any, share: Any
 ) -> None:
@@ -87,7 +88,7 @@ def spread(
             share[i, 1] = inverse * (right - end)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def pack_pairs(first: Any, span: Any, share: Any, bins: int, index: Any, out: Any) -> None:
     """Fill a ``pairs`` map: the smaller share of each pixel, and in the entry's lowest bit whose it is."""
     outside, hidden = np.uint16(2 * bins), np.uint16(2 * bins + 1)
@@ -105,7 +106,7 @@ def pack_pairs(first: Any, span: Any, share: Any, bins: int, index: Any, out: An
             out[i] = share[i, 1]
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def pack_runs(first: Any, span: Any, share: Any, bins: int, longest: int, index: Any, out: Any) -> None:
     """Fill a ``runs`` map of pixels over up to ``longest`` bins."""
     outside, hidden = np.uint16(longest * bins), np.uint16(longest * bins + 1)

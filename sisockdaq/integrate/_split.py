@@ -11,9 +11,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from sisockdaq.integrate._blocks import BLOCK, block_maximum, has_unusable
+from sisockdaq.integrate._jit import compiled, inner
 
 __all__ = [
     "add_pairs",
@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 
-@njit(nogil=True, cache=True)
+@inner
 def _add_pairs(pixels: Any, words: Any, index: Any, share: Any, banks: Any, stride: int, start: int, stop: int) -> None:
     one, two, low = np.uint64(1), np.uint64(2), np.uint64(0xFFFF)
     bank1, bank2, bank3 = np.uint64(2 * stride), np.uint64(4 * stride), np.uint64(6 * stride)
@@ -60,7 +60,7 @@ def _add_pairs(pixels: Any, words: Any, index: Any, share: Any, banks: Any, stri
         banks[lane + one] += value
 
 
-@njit(nogil=True, cache=True)
+@inner
 def _add_pairs_errors(pixels: Any, index: Any, share: Any, banks: Any, stride: int, start: int, stop: int) -> None:
     one, two, three = np.uint64(1), np.uint64(2), np.uint64(3)
     for i in range(start, stop):
@@ -74,7 +74,7 @@ def _add_pairs_errors(pixels: Any, index: Any, share: Any, banks: Any, stride: i
         banks[lane + three] += variance * (far * far)
 
 
-@njit(nogil=True, cache=True)
+@inner
 def _add_usable_pairs(
     pixels: Any,
     index: Any,
@@ -105,7 +105,7 @@ def _add_usable_pairs(
             banks[lane + np.uint64(3)] += variance * (far * far)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def add_pairs(
     pixels: Any,
     words: Any,
@@ -144,7 +144,7 @@ def add_pairs(
     return highest
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def unfold_pairs(lanes: Any, bins: int, column: int, out: Any) -> None:
     """Add the lanes ``column`` (share·v) and ``column + 1`` (v) of a ``pairs`` map to the bins in `out` (bins + 1,)."""
     for b in range(bins):
@@ -153,7 +153,7 @@ def unfold_pairs(lanes: Any, bins: int, column: int, out: Any) -> None:
         out[b + 1] += high + (lanes[2 * b, column + 1] - low)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def unfold_pairs_errors(lanes: Any, bins: int, out: Any) -> None:
     """Add the lanes 2 and 3 (share²·variance of the stored and of the other share) to the bins in `out`."""
     for b in range(bins):
@@ -161,7 +161,7 @@ def unfold_pairs_errors(lanes: Any, bins: int, out: Any) -> None:
         out[b + 1] += lanes[2 * b, 3] + lanes[2 * b + 1, 2]
 
 
-@njit(nogil=True, cache=True)
+@inner
 def _add_runs(pixels: Any, index: Any, share: Any, banks: Any, start: int, stop: int) -> None:
     one, two = np.uint64(1), np.uint64(2)
     for i in range(start, stop):
@@ -173,7 +173,7 @@ def _add_runs(pixels: Any, index: Any, share: Any, banks: Any, start: int, stop:
         banks[lane + two] += value
 
 
-@njit(nogil=True, cache=True)
+@inner
 def _add_usable_runs(
     pixels: Any, index: Any, share: Any, weight: Any, dummy: Any, banks: Any, lost: Any, start: int, stop: int
 ) -> None:
@@ -194,7 +194,7 @@ def _add_usable_runs(
         banks[lane + np.uint64(2)] += value
 
 
-@njit(nogil=True, cache=True)
+@inner
 def _add_runs_errors(
     pixels: Any, index: Any, share: Any, careful: bool, dummy: Any, errors: Any, start: int, stop: int
 ) -> None:
@@ -211,7 +211,7 @@ def _add_runs_errors(
         errors[lane + two] += variance * (between * between)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def add_runs(
     pixels: Any,
     index: Any,
@@ -248,7 +248,7 @@ def add_runs(
     return highest
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def unfold_runs(lanes: Any, bins: int, column: int, out: Any) -> None:
     """Add the lanes ``column`` … ``column + 2`` (first, last, all) of a ``runs`` map to the bins in `out`."""
     for entry in range(lanes.shape[0] - 2):
@@ -263,7 +263,7 @@ def unfold_runs(lanes: Any, bins: int, column: int, out: Any) -> None:
             out[middle] += (everything - first - last) / (span - 2)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def unfold_runs_errors(lanes: Any, bins: int, out: Any) -> None:
     """Add the lanes of `_add_runs_errors` (share²·variance of first, last and all between) to the bins in `out`."""
     for entry in range(lanes.shape[0] - 2):
@@ -277,7 +277,7 @@ def unfold_runs_errors(lanes: Any, bins: int, out: Any) -> None:
             out[middle] += lanes[entry, 2] / ((span - 2) * (span - 2))
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def add_side(
     pixels: Any,
     number: Any,

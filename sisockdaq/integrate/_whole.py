@@ -14,14 +14,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from sisockdaq.integrate._blocks import BLOCK, block_maximum, has_unusable
+from sisockdaq.integrate._jit import compiled, inner
 
 __all__ = ["add_whole", "add_whole_counting_zeros", "add_whole_variance"]
 
 
-@njit(nogil=True, cache=True)
+@inner
 def _add(pixels: Any, words: Any, index: Any, banks: Any, stride: int, start: int, stop: int) -> None:
     two, low = np.uint64(2), np.uint64(0xFFFF)
     bank1, bank2, bank3 = np.uint64(stride), np.uint64(2 * stride), np.uint64(3 * stride)
@@ -37,7 +37,7 @@ def _add(pixels: Any, words: Any, index: Any, banks: Any, stride: int, start: in
         banks[np.uint64(index[i])] += pixels[i]
 
 
-@njit(nogil=True, cache=True)
+@inner
 def _add_usable(pixels: Any, index: Any, weight: Any, dummy: Any, banks: Any, lost: Any, start: int, stop: int) -> None:
     for i in range(start, stop):
         value, entry = pixels[i], np.uint64(index[i])
@@ -48,7 +48,7 @@ def _add_usable(pixels: Any, index: Any, weight: Any, dummy: Any, banks: Any, lo
             banks[entry] += value
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def add_whole(
     pixels: Any,
     words: Any,
@@ -94,7 +94,7 @@ def add_whole(
     return highest
 
 
-@njit(nogil=True, cache=True)
+@inner
 def _add_zeros(pixels: Any, words: Any, index: Any, banks: Any, stride: int, zero: Any, start: int, stop: int) -> None:
     one, two, low = np.uint64(1), np.uint64(2), np.uint64(0xFFFF)
     bank1, bank2, bank3 = np.uint64(stride), np.uint64(2 * stride), np.uint64(3 * stride)
@@ -114,7 +114,7 @@ def _add_zeros(pixels: Any, words: Any, index: Any, banks: Any, stride: int, zer
         banks[np.uint64(index[i])] += value + ((value - one) & zero)
 
 
-@njit(nogil=True, cache=True)
+@inner
 def _add_usable_zeros(
     pixels: Any, index: Any, weight: Any, dummy: Any, banks: Any, lost: Any, zero: Any, start: int, stop: int
 ) -> None:
@@ -129,7 +129,7 @@ def _add_usable_zeros(
             banks[entry] += value + ((value - one) & zero)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def add_whole_counting_zeros(
     pixels: Any,
     words: Any,
@@ -160,7 +160,7 @@ def add_whole_counting_zeros(
     return highest
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def add_whole_variance(pixels: Any, index: Any, check: bool, dummy: Any, variance: Any) -> None:
     """Add max(1, v) of every usable pixel to ``variance`` (float64): for pixels that `zero` does not serve."""
     for i in range(pixels.size):
