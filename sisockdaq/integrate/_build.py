@@ -13,9 +13,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sisockdaq.integrate import _full
 from sisockdaq.integrate._jit import compiled
 
-__all__ = ["assign_bins", "bounds", "empty_widths", "half_widths", "pack_pairs", "pack_runs", "spread", "warm_up"]
+__all__ = [
+    "assign_bins",
+    "azimuth_half_widths",
+    "bounds",
+    "half_widths",
+    "no_values",
+    "pack_pairs",
+    "pack_runs",
+    "spread",
+    "warm_up",
+]
 
 
 @compiled
@@ -29,6 +40,19 @@ def half_widths(centre: Any, corners: Any, out: Any) -> None:
                 max(abs(corners[i, j] - c), abs(corners[i + 1, j] - c)),
                 max(abs(corners[i + 1, j + 1] - c), abs(corners[i, j + 1] - c)),
             )
+
+
+@compiled
+def azimuth_half_widths(centre: Any, corners: Any, out: Any) -> None:
+    """As `half_widths`, for angles [rad]: the shorter way round."""
+    rows, columns = centre.shape
+    for i in range(rows):
+        for j in range(columns):
+            most = 0.0
+            for corner in (corners[i, j], corners[i + 1, j], corners[i + 1, j + 1], corners[i, j + 1]):
+                distance = abs(corner - centre[i, j])
+                most = max(most, min(distance, 2 * np.pi - distance))
+            out[i, j] = most
 
 
 @compiled
@@ -47,12 +71,20 @@ def bounds(centre: Any, half_width: Any, masked: Any) -> tuple[float, float, int
 
 
 @compiled
-def assign_bins(centre: Any, masked: Any, low: float, width: float, bins: int, out: Any) -> None:
-    """Write each pixel's bin, ``bins`` where it lies outside the range, ``bins + 1`` where it is masked."""
+def assign_bins(
+    centre: Any, azimuth: Any, ends: tuple[float, float], masked: Any, low: float, width: float, bins: int, out: Any
+) -> None:
+    """Write each pixel's bin, ``bins`` where it lies outside the range, ``bins + 1`` where it is masked.
+
+    ``azimuth`` is empty where any is good; else ``ends`` are its lowest and its highest.
+    """
     outside, hidden = np.uint16(bins), np.uint16(bins + 1)
     for i in range(centre.size):
         if masked[i]:
             out[i] = hidden
+            continue
+        if azimuth.size > 0 and (azimuth[i] < ends[0] or azimuth[i] > ends[1]):
+            out[i] = outside
             continue
         number = int((centre[i] - low) / width)
         out[i] = np.uint16(number) if 0 <= number < bins else outside
@@ -60,16 +92,33 @@ def assign_bins(centre: Any, masked: Any, low: float, width: float, bins: int, o
 
 @compiled
 def spread(
-    centre: Any, half_width: Any, masked: Any, low: float, width: float, bins: int, first: Any, span: Any, share: Any
+    centre: Any,
+    half_width: Any,
+    azimuth: Any,
+    azimuth_half_width: Any,
+    ends: tuple[float, float],
+    masked: Any,
+    low: float,
+    width: float,
+    bins: int,
+    first: Any,
+    span: Any,
+    share: Any,
 ) -> None:
     """Write the first bin of each pixel, how many bins it touches, and its share in the first and in the last.
 
-    ``span`` is 0 outside the range and -1 where masked; the shares of the bins between are equal, all sum to 1.
+    ``span`` is 0 outside the range and -1 where masked; the shares of the bins between are equal, all sum to 1. A
+    range of azimuth has a pixel whole or, as in pyFAI, not at all. ``azimuth`` is empty where there is none.
     """
     for i in range(centre.size):
         if masked[i]:
             span[i] = -1
             continue
+        if azimuth.size > 0:
+            reach = azimuth_half_width[i]
+            if azimuth[i] + reach < ends[0] or azimuth[i] - reach > ends[1]:
+                span[i] = 0
+                continue
         left = (centre[i] - half_width[i] - low) / width
         right = (centre[i] + half_width[i] - low) / width
         begin, end = int(left), int(right)
@@ -86,6 +135,18 @@ def spread(
             inverse = 1.0 / (right - left)
             share[i, 0] = inverse * ((begin + 1) - left)
             share[i, 1] = inverse * (right - end)
+
+
+@compiled
+def spread_wide(pixel: Any, span: Any, share: Any, start: Any, out: Any) -> None:
+    """Write every share of the pixels of these numbers to their places in a side list, from ``start[k]`` on."""
+    for k in range(pixel.size):
+        i = pixel[k]
+        number = span[i]
+        between = (1.0 - share[i, 0] - share[i, 1]) / (number - 2) if number > 2 else 0.0
+        for step in range(number):
+            part = share[i, 0] if step == 0 else (share[i, 1] if step == number - 1 else between)
+            out[start[k] + step] = part
 
 
 @compiled
@@ -123,8 +184,8 @@ def pack_runs(first: Any, span: Any, share: Any, bins: int, longest: int, index:
             out[i, 1] = share[i, 1]
 
 
-def empty_widths() -> npt.NDArray[np.float64]:
-    """Stand for "no half widths" in `bounds`."""
+def no_values() -> npt.NDArray[np.float64]:
+    """Stand for half widths or azimuths that are not used."""
     return np.empty(0)
 
 
@@ -132,10 +193,17 @@ def warm_up() -> None:
     """Compile (or load from numba's cache) all of the above, for the types that they are called with."""
     image = np.zeros((1, 1))
     half_widths(image, np.zeros((2, 2), np.float32), np.zeros((1, 1)))
-    line, masked = np.zeros(1), np.zeros(1, np.bool_)
+    azimuth_half_widths(image, np.zeros((2, 2), np.float32), np.zeros((1, 1)))
+    line, masked, ends = np.zeros(1), np.zeros(1, np.bool_), (0.0, 0.0)
     bounds(line, line, masked)
-    assign_bins(line, masked, 0.0, 1.0, 1, np.zeros(4, np.uint16)[:1])
+    assign_bins(line, line, ends, masked, 0.0, 1.0, 1, np.zeros(4, np.uint16)[:1])
     first, span, share = np.zeros(1, np.int32), np.zeros(1, np.int32), np.zeros((1, 2))
-    spread(line, line, masked, 0.0, 1.0, 1, first, span, share)
+    spread(line, line, line, line, ends, masked, 0.0, 1.0, 1, first, span, share)
+    none = np.zeros(0, np.int64)
+    spread_wide(none, span, share, np.zeros(1, np.int64), line)
     pack_pairs(first, span, share, 1, np.zeros(4, np.uint16), np.zeros(1, np.float32))
     pack_runs(first, span, share, 1, 1, np.zeros(4, np.uint16), np.zeros((1, 2), np.float32))
+    corners, areas = np.ones((2, 2, 2), np.float32), np.zeros(1, np.float32)
+    _full.bounds_full(corners, 1, masked)
+    _full.spread_full(corners, 1, 1, ends, masked, 0.0, 1.0, areas, first, span, share)
+    _full.spread_full_wide(corners, 1, 1, 0.0, 1.0, areas, none, first, np.zeros(1, np.int64), line)

@@ -282,7 +282,7 @@ def add_side(
     pixels: Any,
     number: Any,
     first: Any,
-    span: Any,
+    begin: Any,
     share: Any,
     weight: Any,
     check: bool,
@@ -294,12 +294,11 @@ def add_side(
 ) -> None:
     """Add the pixels of a `SideList` to bins: `signal`, `variance` (empty: not wanted), or the lost ones'."""
     for k in range(number.size):
-        i, b, n = number[k], first[k], span[k]
+        i, b = number[k], first[k]
         lost = check and (pixels[i] == dummy or pixels[i] != pixels[i])
         value = np.float64(pixels[i])
-        between = (1.0 - share[k, 0] - share[k, 1]) / (n - 2)
-        for step in range(n):
-            part = share[k, 0] if step == 0 else (share[k, 1] if step == n - 1 else between)
+        for step in range(begin[k + 1] - begin[k]):
+            part = share[begin[k] + step]
             if lost:
                 lost_weight[b + step] += part * weight[i]
                 lost_count[b + step] += part

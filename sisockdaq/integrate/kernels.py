@@ -277,7 +277,7 @@ def _add_side(
         frame.pixels,
         side.pixel,
         side.first,
-        side.span,
+        side.start,
         side.share,
         bin_map.normalization,
         frame.check,
@@ -314,7 +314,7 @@ def _tiny_map(layout: Layout) -> BinMap:
     columns = {"whole": 1, "pairs": 2, "runs": 3}
     entries = columns[layout]
     share = {"whole": np.empty(0, np.float32), "pairs": np.zeros(8, np.float32), "runs": np.zeros((8, 2), np.float32)}
-    side = SideList(np.zeros(1, np.int64), np.zeros(1, np.int32), np.ones(1, np.int32), np.zeros((1, 2)))
+    side = SideList(np.zeros(1, np.int64), np.zeros(1, np.int32), np.array([0, 1]), np.ones(1))
     weights = np.ones(8, np.float32)
     index = np.full(8, entries, np.uint16)
     return BinMap(layout, 1, entries, (2, 4), np.zeros(1), index, share[layout], weights, side)

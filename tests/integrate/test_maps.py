@@ -32,8 +32,9 @@ def matrix(bin_map: BinMap) -> Any:
         else:
             place(shares[pixel], entry % bins, entry // bins + 1, *bin_map.share[pixel])
     side = bin_map.side
-    for pixel, first, span, share in zip(side.pixel, side.first, side.span, side.share, strict=True):
-        place(shares[pixel], first, span, *share)
+    for k, (pixel, first) in enumerate(zip(side.pixel, side.first, strict=True)):
+        part = side.share[side.start[k] : side.start[k + 1]]
+        shares[pixel, first : first + part.size] = part
     return shares
 
 
@@ -54,6 +55,12 @@ def place(row: Any, first: int, span: int, begin: float, end: float) -> None:
         ("bbox", 600, "runs", True),
         ("bbox", 20_000, "runs", True),
         ("bbox", 30_000, "pairs", True),
+        ("full", 12, "pairs", False),
+        ("full", 70, "pairs", True),
+        ("full", 120, "runs", False),
+        ("full", 300, "runs", True),
+        ("full", 20_000, "runs", True),
+        ("full", 30_000, "pairs", True),
     ],
 )
 def test_maps_hold_pyfais_matrix(split: Any, bins: int, layout: str, has_side: bool) -> None:
@@ -82,8 +89,8 @@ def test_maps_hold_pyfais_matrix(split: Any, bins: int, layout: str, has_side: b
     assert result.total == image[~mask].sum()
 
 
-@pytest.mark.parametrize("split", [False, True])
-def test_a_pixel_without_weight_takes_part_in_the_range_only(split: bool) -> None:
+@pytest.mark.parametrize("split", ["no", "bbox"])
+def test_a_pixel_without_weight_takes_part_in_the_range_only(split: Any) -> None:
     pixels = locate_pixels(load_geometry(PLACE, shape=SHAPE, pixel_size=75e-6), "q_nm^-1", split=split)
     last = int(np.argmax(pixels.centre))
     pixels.normalization[last] = 0
