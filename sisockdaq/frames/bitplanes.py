@@ -81,6 +81,7 @@ _turn_1, _turn_2, _turn_4 = (_turning(size) for size in ELEMENT_SIZES)
 @numba.njit(nogil=True, cache=True)
 def pack_blocks(
     source: int,
+    planes: npt.NDArray[np.uint8],
     target: npt.NDArray[np.uint8],
     begin: int,
     element: int,
@@ -95,6 +96,9 @@ def pack_blocks(
     ----------
     source : int
         Address of at least ``blocks * block`` bytes (so that memory to read and memory to write are one case).
+    planes : ndarray of uint8
+        Memory for the bits of one block, of its size. It is the caller's: numba gives an array of its own back after
+        the last line that names it, and what uses its address from then on writes into memory of others.
     target : ndarray of uint8
         Memory of `bound` + 4 bytes for each block from `begin` on.
     begin : int
@@ -114,7 +118,6 @@ def pack_blocks(
     int
         The position behind the last block in `target`; -1 when LZ4 fails.
     """
-    planes = np.empty(block, np.uint8)
     turned, stride = np.uint64(planes.ctypes.data), np.uint64(block // (8 * element))
     read, into = np.uint64(source), np.uint64(target.ctypes.data)
     step = np.uint64(LANES * element)
@@ -143,4 +146,5 @@ def pack_blocks(
 
 def warm_up() -> None:
     """Compile, or take what was compiled from the disk."""
-    pack_blocks(0, np.empty(0, np.uint8), 0, 2, 64, 0, 0, 0)
+    nothing = np.empty(0, np.uint8)
+    pack_blocks(0, nothing, nothing, 0, 2, 64, 0, 0, 0)

@@ -136,7 +136,8 @@ def _pack_blocks(data: npt.NDArray[Any], target: npt.NDArray[np.uint8], block: i
         return 0, _HEADER.size
     size = block * element
     function, bound = _lz4(size)
-    end = bitplanes.pack_blocks(data.ctypes.data, target, _HEADER.size, element, size, blocks, function, bound)
+    planes, begin = np.empty(size, np.uint8), _HEADER.size
+    end = bitplanes.pack_blocks(data.ctypes.data, planes, target, begin, element, size, blocks, function, bound)
     if end < 0:
         raise ValueError(f"LZ4 cannot pack a block of {size} bytes")
     return blocks * block, int(end)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import Any
 
 import hypothesis.extra.numpy as arrays
@@ -48,4 +51,26 @@ def test_blocks_that_lz4_has_no_room_for_are_told_of() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, 8192, np.uint8)
     function, _ = bitshuffle._lz4(pixels.nbytes)
     target = np.empty(16_384, np.uint8)
-    assert bitplanes.pack_blocks(pixels.ctypes.data, target, 0, 1, pixels.nbytes, 1, function, 100) == -1
+    planes = np.empty(pixels.nbytes, np.uint8)
+    assert bitplanes.pack_blocks(pixels.ctypes.data, planes, target, 0, 1, pixels.nbytes, 1, function, 100) == -1
+
+
+PACK_IN_THREADS = """
+from concurrent.futures import ThreadPoolExecutor
+import numpy as np
+from sisockdaq.frames.bitshuffle import compress_lz4
+
+frames = [np.random.default_rng(seed).poisson(20, 400_000).astype("<u2") for seed in range(4)]
+alone = [bytes(compress_lz4(frame)) for frame in frames]
+with ThreadPoolExecutor(4) as pool:
+    together = list(pool.map(lambda number: bytes(compress_lz4(frames[number % 4])), range(100)))
+print(sum(packed != alone[number % 4] for number, packed in enumerate(together)))
+"""
+
+
+def test_threads_that_share_one_heap_do_not_disturb_each_other() -> None:
+    # One heap for all threads: who writes into memory given back meets the memory of another at once.
+    environment = {**os.environ, "MALLOC_ARENA_MAX": "1"}
+    command = [sys.executable, "-c", PACK_IN_THREADS]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout) == (0, "0\n"), ended.stderr
