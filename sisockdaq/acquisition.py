@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from sisockdaq.errors import AcquisitionRefused
 
@@ -90,7 +90,8 @@ class Request:
     """What was asked for: a name, a number of frames (None: until stopped), a folder, facts for the file.
 
     ``output_file`` is the very path of the master file, instead of a name's; ``run_id`` is the asker's own mark;
-    ``user_id`` is whose the files are to be (None: the writer's own user).
+    ``user_id`` is whose the files are to be (None: the writer's own user); ``raw`` asks for the detector's packets
+    "beside" or "instead" of images.
     """
 
     acquisition: str
@@ -100,13 +101,20 @@ class Request:
     run_id: int | str | None = None
     output_file: str | None = None
     user_id: int | None = None
+    raw: Literal["beside", "instead"] | None = None
+
+    @property
+    def writes_images(self) -> bool:
+        """Whether image files are made."""
+        return self.raw != "instead"
 
 
 @dataclass(slots=True)
 class Record:
     """An acquisition, running or over. Times are UNIX seconds, None while not known.
 
-    ``frames_taken`` came to be written, ``frames_written`` are in the files; ``master`` and ``files`` are their paths.
+    ``frames_taken`` came to be written, ``frames_written`` are in the files (where there are raw packets instead of
+    images: in the recording); ``master`` and ``files`` are their paths, ``raw`` is the folder of raw packets.
     """
 
     request: Request
@@ -120,6 +128,7 @@ class Record:
     master: str | None = None
     files: list[str] = field(default_factory=list)
     ledger: dict[str, Any] | None = None
+    raw: str | None = None
 
 
 # Events: what happened.
@@ -149,6 +158,7 @@ class SourceEnded:
     acquisition: str
     reason: str
     frames_expected: int | None = None
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -409,8 +419,8 @@ class AcquisitionMachine:
                     record.state = AcquisitionState.ACQUIRING_IMAGES
             case FirstFrame() if self.taking_frames:
                 record.state = AcquisitionState.WRITING
-            case SourceEnded(acquisition, reason, expected) if acquisition == record.request.acquisition:
-                return self._source_ended(record, reason, expected, now)
+            case SourceEnded(acquisition) if acquisition == record.request.acquisition:
+                return self._source_ended(record, event, now)
             case SourceLost(reason):
                 return self._source_lost(record, reason, now)
             case StopRequested():
@@ -440,15 +450,15 @@ class AcquisitionMachine:
         self._enter(_Phase.DRAINING, now)
         return [Abandon() if abandon else Drain(self._frames_expected)]
 
-    def _source_ended(self, record: Record, reason: str, expected: int | None, now: float) -> list[Instruction]:
+    def _source_ended(self, record: Record, end: SourceEnded, now: float) -> list[Instruction]:
         if self._source in (_Source.ENDED, _Source.GONE):
             return []
         self._source = _Source.ENDED
-        self._frames_expected = expected
-        if reason == "stopped" and self._stop_asked is None:
+        self._frames_expected = end.frames_expected
+        if end.reason == "stopped" and self._stop_asked is None:
             self._stop_asked = now
-        if reason == "failed" and not self._failure:
-            self._failure = "the frame source reports a failure"
+        if end.reason == "failed" and not self._failure:
+            self._failure = end.error or "the frame source reports a failure"
         if self._phase is _Phase.SETTLING:
             return self._report(record)
         return self._drain(record, now) if self.taking_frames else []
@@ -497,7 +507,8 @@ class AcquisitionMachine:
         if self._reported:
             return []
         self._reported = True
-        counts = {"frames_written": record.frames_written, "files_closed": record.files_closed}
+        written = record.frames_written if record.request.writes_images else 0
+        counts = {"frames_written": written, "files_closed": record.files_closed}
         return [SendReport(record.request.acquisition, counts)]
 
     def _finish(self, record: Record, ledger: Mapping[str, Any] | None, now: float) -> list[Instruction]:

@@ -116,6 +116,7 @@ class Daq:
             "output_file": request.output_file,
             "run_id": run_id,
             **({"user_id": user} if user is not None and user > 0 else {}),
+            **({"raw": request.raw} if request.raw is not None else {}),
         }
         begun = yield self.ask(self._gateway.writer, "start", limit=START_DEADLINE, **wanted)
         self._next_look = 0.0

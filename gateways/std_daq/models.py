@@ -66,6 +66,10 @@ class WriteRequest(BaseModel):
         None, description="Any number or text that is used once. Default: the time of the request [ns]."
     )
 
+    raw: Literal["beside", "instead"] | None = Field(
+        None, description="Have the detector's packets recorded beside or instead of images, to be replayed."
+    )
+
     @field_validator("output_file")
     @classmethod
     def _plain_path(cls, path: str) -> str:

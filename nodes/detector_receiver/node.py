@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import psutil
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from sisockdaq.nodes.detector_receiver.changing import Changing
 from sisockdaq.nodes.detector_receiver.conversion import ConversionOptions, JungfrauPart
 from sisockdaq.nodes.detector_receiver.kept import KeptConfiguration
 from twisted.internet.threads import deferToThread
@@ -26,14 +27,16 @@ from twisted.logger import Logger
 from sisockdaq.base import DataNodeServer
 from sisockdaq.conversion.converter import FrameStatistics
 from sisockdaq.conversion.runs import DarkRuns
-from sisockdaq.detector.configuration import Addresses, changed, to_config
 from sisockdaq.detector.description import DetectorOptions, Geometry
+from sisockdaq.detector.raw import AcquisitionRecording
 from sisockdaq.detector.receiver import Receiver, ReceiverSettings
-from sisockdaq.detector.recording import RecordingWriter
+from sisockdaq.detector.recording import BUNCH_PACKETS, GIGAFROST_PACKETS, SLS_PACKETS, RecordingWriter
 from sisockdaq.detector.sockets import buffer_warning, granted_buffer, open_sockets
-from sisockdaq.errors import AcquisitionRefused, ConfigurationError, SisockdaqError
-from sisockdaq.frames import Description, FrameHeader, Producer, make_consumer, make_producer
+from sisockdaq.errors import ConfigurationError, SisockdaqError, StorageError
+from sisockdaq.frames import Arm, Description, FrameHeader, Producer, make_consumer, make_producer
+from sisockdaq.frames.raw import CAN_RECORD, RawWish
 from sisockdaq.frames.stream2_bus import Stream2Output
+from sisockdaq.nexus.identity import user_obstacle, writing_as
 
 __all__ = ["DetectorReceiver"]
 
@@ -94,7 +97,7 @@ class Stream2Options(BaseModel):
     compression: Literal["bslz4", "none"] = Field("bslz4", description="Compression of the images.")
 
 
-class DetectorReceiver(DataNodeServer):
+class DetectorReceiver(Changing, DataNodeServer):
     """Frames of a JUNGFRAU, EIGER or GigaFRoST, from UDP packets."""
 
     class Options(DataNodeServer.Options):
@@ -266,6 +269,7 @@ class DetectorReceiver(DataNodeServer):
                 ReceiverSettings(options.frame_timeout, options.overtaken_by, options.partial, options.image_id),
                 on_frame=self._on_frame,
                 recorder=self._recording,
+                open_recording=self._open_recording,
             )
         except BaseException:
             for one in sockets:
@@ -283,7 +287,7 @@ class DetectorReceiver(DataNodeServer):
 
     def _describe(self) -> Description:
         detector = self.detector
-        meta = {**detector.to_meta(self._poni()), **self.jungfrau.meta()}
+        meta = {**detector.to_meta(self._poni()), **self.jungfrau.meta(), CAN_RECORD: True}
         if self.warning:
             meta["warnings"] = {"buffers": self.warning}
         if detector != self._described:
@@ -302,90 +306,6 @@ class DetectorReceiver(DataNodeServer):
         """Tell consumers of a pedestal that frames are converted with from now on."""
         if self._producer is not None and self.jungfrau.converts:
             self._producer.describe(self._describe())
-
-    # A new configuration while the node runs.
-
-    def get_config(self) -> dict[str, Any]:
-        """Return detector and ports under std-daq's names (role control); see `sisockdaq.detector.configuration`."""
-        return to_config(self.detector, self._addresses)
-
-    def set_config(self, changes: Mapping[str, Any]) -> dict[str, Any]:
-        """Change detector and ports, all or nothing; return the whole configuration (role control).
-
-        Consumers see the new description without a restart. The change is kept for the next start, until the site
-        file describes another detector.
-
-        Raises
-        ------
-        ConfigurationError, PortTaken
-            With every reason; then all is as it was.
-        AcquisitionRefused
-            While an acquisition, a dark run or another change is under way.
-        """
-        if not self._changing.acquire(blocking=False):
-            raise AcquisitionRefused("another change is under way", remedy="wait for its end")
-        try:
-            detector, addresses = changed(self.detector, self._addresses, changes)
-            if (detector, addresses) != (self.detector, self._addresses):
-                self._refuse_while_busy()
-                self._try_ports(addresses)
-                self._jungfrau_part(detector).prepare()  # a pedestal of another shape refuses it before anything stops
-                self._replace(detector, addresses)
-                self._kept.save(detector, addresses)
-            return self.get_config()
-        finally:
-            self._changing.release()
-
-    def _learn_packet_rows(self) -> None:
-        """Begin anew with the packets that a GigaFRoST really sends, where they are not those of the description."""
-        receiver = self.receiver
-        rows = receiver.other_packet_rows if receiver is not None else None
-        if not rows or rows > self.detector.stream_rows or self._under_way():
-            return
-        if self._changing.acquire(blocking=False):
-            try:
-                _log.warn("{title} sends packets of {rows} rows: beginning anew", title=self.detector.title, rows=rows)
-                self._replace(self.detector.model_copy(update={"packet_rows": rows}), self._addresses)
-            finally:
-                self._changing.release()
-
-    def _refuse_while_busy(self) -> None:
-        if name := self._under_way():
-            raise AcquisitionRefused(f"{name} is under way", remedy="wait for its end, or stop it")
-        if self._darks is not None and self._darks.status()["active"]:
-            raise AcquisitionRefused("a dark run is under way", remedy="wait for its end, or stop it")
-
-    def _try_ports(self, addresses: Addresses) -> None:
-        """Open, and let go, the ports that are not this receiver's already."""
-        new = [each for each in addresses if each not in self._addresses]
-        for one in open_sockets(new, self.options.receive_buffer):
-            one.close()
-
-    def _replace(self, detector: DetectorOptions, addresses: Addresses) -> None:
-        """Stop what runs and begin anew; when that fails, begin again as it was."""
-        before = self.detector, self._addresses
-        self._stop_receiving()
-        try:
-            self._configure(detector, addresses)
-        except Exception as error:
-            _log.warn("back to {title}: {error}", title=before[0].title, error=error)
-            self._broken = f"it could not go back to {before[0].title} after a change: {error}"
-            self._configure(*before)
-            self._broken = ""
-            if isinstance(error, SisockdaqError):
-                raise
-            raise ConfigurationError(f"{detector.title} cannot be received: {error}") from error
-
-    def _configure(self, detector: DetectorOptions, addresses: Addresses) -> None:
-        same_image = (detector.shape, detector.dtype) == (self.detector.shape, self.detector.dtype)
-        self.detector, self._addresses = detector, addresses
-        self.jungfrau = self._jungfrau_part(detector)
-        self._darks = self.jungfrau.runs
-        if not same_image:
-            self._declare_image()
-        self._last, self._image_due = None, 0.0
-        self._changes += 1
-        self._begin()
 
     def _stop_receiving(self) -> None:
         receiver, self.receiver = self.receiver, None
@@ -429,6 +349,17 @@ class DetectorReceiver(DataNodeServer):
             if self._changes:  # packets of another configuration are another recording
                 folder = folder / f"change_{self._changes:03d}"
             self._recording = RecordingWriter(folder, self.ports)
+
+    def _open_recording(self, arm: Arm) -> AcquisitionRecording | None:
+        """Begin to record an acquisition's packets, where it asks for that; in the receiver's thread."""
+        wish = RawWish.of_meta(arm.meta)
+        if wish is None:
+            return None
+        if obstacle := user_obstacle(wish.user_id):
+            raise StorageError(f"{self.name} cannot record: {obstacle}")
+        form = BUNCH_PACKETS if self.options.image_id == "bunch_id" else SLS_PACKETS
+        form = GIGAFROST_PACKETS if self.detector.model == "gigafrost" else form
+        return AcquisitionRecording(wish, arm.acquisition, self.ports, form, writing_as(wish.user_id))
 
     def _close_outputs(self) -> None:
         recording, self._recording = self._recording, None

@@ -184,6 +184,7 @@ class FileWriter(DataNodeServer):
         run_id: int | str | None = None,
         output_file: str | None = None,
         user_id: int | None = None,
+        raw: str | None = None,
     ) -> dict[str, Any]:
         """Begin an acquisition of `frames` frames (None: until it is stopped); return the status.
 
@@ -202,13 +203,16 @@ class FileWriter(DataNodeServer):
             Absolute path that the master file gets, instead of one made of the name.
         user_id : int, optional
             Whose the files are; default ``writer_user_id``.
+        raw : str, optional
+            "beside": the receiver records the detector's packets as well, into ``<name>_raw`` beside the files;
+            "instead": it records them, and no image file is made. Default: images only.
 
         Raises
         ------
         AcquisitionRefused
             With every obstacle at once.
         """
-        request = checked_request(acquisition, frames, directory, meta, run_id, output_file, user_id)
+        request = checked_request(acquisition, frames, directory, meta, run_id, output_file, user_id, raw)
         return self._running().start(request)
 
     def stop(self) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 import sys
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import numpy as np
 import typer
@@ -28,6 +29,7 @@ from sisockdaq.errors import AcquisitionRefused, ConfigurationError
 if TYPE_CHECKING:
     from sisockdaq.client import Client, FieldData, Run
     from sisockdaq.frames.ledger import Ledger
+    from sisockdaq.frames.raw import RawMode
 
 __all__ = ["add_commands"]
 
@@ -35,6 +37,13 @@ _PIPE_WIDTH = 250
 
 FieldNames = Annotated[list[str], typer.Argument(help="Full names, as integrator::total.", metavar="NODE::FIELD...")]
 FieldName = Annotated[str, typer.Argument(help="Full name, as integrator::curve.", metavar="NODE::FIELD")]
+
+
+class Raw(StrEnum):
+    """Where raw packets go."""
+
+    BESIDE = "beside"
+    INSTEAD = "instead"
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -178,6 +187,9 @@ def acquire(
         list[str] | None,
         typer.Option(help="A fact for the file, as sample=LaB6; may be repeated.", metavar="KEY=VALUE"),
     ] = None,
+    raw: Annotated[
+        Raw | None, typer.Option(help="Record the detector's packets beside or instead of images, to be replayed.")
+    ] = None,
     wait: Annotated[bool, typer.Option(help="Wait for its end.")] = True,
     site: Network = None,
     as_json: AsJson = False,
@@ -185,7 +197,8 @@ def acquire(
     """Take data: start an acquisition, show how it goes, and where every packet went. Ctrl-C stops it in order."""
     with connect(site, control=True) as client:
         try:
-            run = client.acquire(name, frames, writer=writer, directory=directory, meta=_facts(meta), wait=False)
+            facts, packets = _facts(meta), cast("RawMode", raw.value) if raw is not None else None
+            run = client.acquire(name, frames, writer=writer, directory=directory, meta=facts, raw=packets, wait=False)
         except AcquisitionRefused as refusal:
             typer.echo(_refusal(refusal), err=True)
             raise typer.Exit(1) from None

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from sisockdaq._wamp.link import Credentials, Endpoint
 from sisockdaq.client._asking import Asker, Catalog, Source
@@ -216,6 +216,7 @@ class Client:
         writer: str | None = None,
         directory: str | None = None,
         meta: Mapping[str, Any] | None = None,
+        raw: Literal["beside", "instead"] | None = None,
         wait: bool = True,
         progress: bool | None = None,
     ) -> Run:
@@ -233,6 +234,8 @@ class Client:
             Folder, instead of the writer's own.
         meta : mapping, optional
             Facts for the file, JSON-able.
+        raw : str, optional
+            Have the detector's packets recorded "beside" or "instead" of images, to be replayed.
         wait : bool
         progress : bool, optional
             Whether to show a progress bar; default: on a terminal.
@@ -244,7 +247,7 @@ class Client:
         """
         chosen = self._writer(writer)
         try:
-            run = start_run(self._controlling(), self._network, chosen, name, frames, directory, meta)
+            run = start_run(self._controlling(), self._network, chosen, name, frames, directory, meta, raw)
         except NodeNotFound:
             self._catalog.listing(chosen, fresh=True)
             raise NodeNotFound(

@@ -1,6 +1,6 @@
 """Acquisitions, as a client starts, follows and stops them: calls to the writer node, and its ledger.
 
-The writer's control procedures are ``start(acquisition, frames, directory, meta)``, ``stop()`` and ``status()``. A
+The writer's control procedures are ``start(acquisition, frames, directory, meta, raw)``, ``stop()`` and ``status()``. A
 status is ``{"state": "READY" | "WRITING", "acquisition", "acquisition_state", "frames", "frames_written", "rate",
 "time_left", "files", "ledger", "message", …}`` of the acquisition that is under way, or was the last.
 """
@@ -198,11 +198,13 @@ def start_run(
     frames: int | None,
     directory: str | None,
     meta: Mapping[str, Any] | None,
+    raw: str | None = None,
 ) -> Run:
     """Start an acquisition; see `Client.acquire`."""
     if frames is not None and frames < 1:
         raise ConfigurationError(f"{frames} frames cannot be taken; give at least 1, or none for an open end")
     wanted: dict[str, Any] = {"acquisition": name, "frames": frames, "directory": directory, "meta": meta}
+    wanted["raw"] = raw
     given = {key: value for key, value in wanted.items() if value is not None}
     control.call(f"control.{writer}.start", deadline=START_DEADLINE, **given)
     return Run(name, writer, lambda: control, network)

@@ -16,7 +16,7 @@ import queue
 import socket
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -33,7 +33,7 @@ from sisockdaq.errors import AcquisitionRefused, SisockdaqError
 from sisockdaq.frames.bus import Producer, Request
 from sisockdaq.frames.messages import Arm, End, FrameHeader, Start, Stop
 
-__all__ = ["Receiver", "ReceiverSettings", "Recorder", "flat_pixels"]
+__all__ = ["AcquisitionRecorder", "Receiver", "ReceiverSettings", "Recorder", "flat_pixels"]
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +82,24 @@ class Recorder(Protocol):
         """Keep one datagram of a stream."""
 
 
+class AcquisitionRecorder(Recorder, Protocol):
+    """A recorder for one acquisition; see `raw.AcquisitionRecording`."""
+
+    @property
+    def error(self) -> SisockdaqError | None:
+        """What ended the recording."""
+
+    @property
+    def needed(self) -> bool:
+        """Whether the acquisition makes no sense without it."""
+
+    def saw(self, number: int) -> None:
+        """Note that a frame belongs to the acquisition."""
+
+    def close(self, counts: dict[str, Any], reason: str) -> dict[str, Any]:
+        """Finish; return what goes into the ledger."""
+
+
 def flat_pixels(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return the memory of all slots as one row of pixels; rooms between slots are included."""
     item = pixels.dtype.itemsize
@@ -108,6 +126,8 @@ class Receiver:
         None where there was no slot, and not to be kept.
     recorder : Recorder, optional
         Gets every datagram; costs one more copy of each.
+    open_recording : callable, optional
+        Makes the recorder of an acquisition that is being armed; None where it wants none.
 
     Raises
     ------
@@ -124,6 +144,7 @@ class Receiver:
         *,
         on_frame: Callable[[FrameHeader, npt.NDArray[Any] | None], None] | None = None,
         recorder: Recorder | None = None,
+        open_recording: Callable[[Arm], AcquisitionRecorder | None] | None = None,
     ) -> None:
         if len(sockets) != options.streams:
             raise ValueError(f"{options.title} has {options.streams} streams; {len(sockets)} sockets were given")
@@ -139,6 +160,8 @@ class Receiver:
         self._producer = producer
         self._on_frame = on_frame
         self._recorder = recorder
+        self._open_recording = open_recording or (lambda arm: None)
+        self._recording: AcquisitionRecorder | None = None
         self._requests: queue.SimpleQueue[tuple[Request, queue.SimpleQueue[SisockdaqError | None] | None]]
         self._requests = queue.SimpleQueue()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -159,7 +182,7 @@ class Receiver:
         descriptors = [one.fileno() for one in self._sockets]
         self.trains = take_trains(self._sockets, self.options)
         self._state = tables.make_state(layout, self.settings.overtaken_by, descriptors, self._wake, trains=self.trains)
-        self._state.scalars[tables.RECORD] = int(self._recorder is not None)
+        self._record_or_not()
         self._plan = tables.make_plan(
             layout,
             self._state,
@@ -354,6 +377,8 @@ class Receiver:
             timestamp=frame[tables.TIMESTAMP],
         )
         self._lost += header.packets_expected - received
+        if index >= 0 and self._recording is not None:
+            self._recording.saw(number)
         self._show(header, slot)
         if outcome == "published":
             self._frames["partial"] += not complete
@@ -393,8 +418,23 @@ class Receiver:
             if isinstance(mark, Start):
                 self._producer.start(mark)
             else:
+                if self._recording is not None:
+                    mark = self._with_recorded(self._recording, mark)
                 self.last_counts = {"acquisition": mark.acquisition, "reason": mark.reason, **mark.counts}
                 self._producer.end(mark)
+
+    def _with_recorded(self, recording: AcquisitionRecorder, end: End) -> End:
+        """Finish the acquisition's recording; return its end with what was recorded."""
+        self._recording = None
+        self._record_or_not()
+        counts = {**end.counts, **recording.close(end.counts, end.reason)}
+        if recording.needed and recording.error is not None:
+            return End(end.acquisition, "failed", {**counts, "error": str(recording.error)})
+        return End(end.acquisition, end.reason, counts)
+
+    def _record_or_not(self) -> None:
+        wanted = self._recorder is not None or self._recording is not None
+        self._state.scalars[tables.RECORD] = int(wanted)
 
     def _hear(self) -> None:
         """Obey what was asked."""
@@ -417,15 +457,27 @@ class Receiver:
                 status = frames[:, tables.STATUS]
                 assembled = frames[(status == tables.OPEN) | (status == tables.CLOSED), tables.NUMBER]
                 self._mark(self._account.arm(request, assembled.tolist(), self._losses()))
+                self._begin_recording(request)
             elif isinstance(request, Stop):
                 self._mark(self._account.stop(request.acquisition, request.reason, self._losses()))
         except SisockdaqError as refusal:
             return refusal
         return None
 
+    def _begin_recording(self, arm: Arm) -> None:
+        """Open the recording that an acquisition wants; one that cannot be had ends it at once."""
+        try:
+            self._recording = self._open_recording(arm)
+        except SisockdaqError as error:
+            ends = self._account.stop(arm.acquisition, "failed", self._losses())
+            self._mark(
+                [replace(m, counts={**m.counts, "error": str(error)}) if isinstance(m, End) else m for m in ends]
+            )
+        self._record_or_not()
+
     def _record(self) -> None:
-        """Hand every datagram of the batch to the recorder."""
-        assert self._recorder is not None
+        """Hand every datagram of the batch to whoever records."""
+        recorders = [one for one in (self._recorder, self._recording) if one is not None]
         scalars, state = self._state.scalars, self._state
         stream = int(scalars[tables.SOCKET])
         for message in range(int(scalars[tables.MESSAGES])):
@@ -433,4 +485,8 @@ class Receiver:
             size = kernel.packet_bytes(state, message, length)
             begin = message * tables.MESSAGE_BYTES
             for at in range(begin, begin + length, size):
-                self._recorder.write(stream, state.linear[at : min(at + size, begin + length)].data)
+                for recorder in recorders:
+                    recorder.write(stream, state.linear[at : min(at + size, begin + length)].data)
+        recording, name = self._recording, self._account.acquisition
+        if recording is not None and recording.needed and recording.error is not None and name is not None:
+            self._mark(self._account.stop(name, "failed", self._losses()))

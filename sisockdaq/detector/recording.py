@@ -4,11 +4,13 @@ A record is a u64 little-endian length, then that many bytes: the format in whic
 (std_detector_buffer). A recording is a folder of such files, or a tar archive of one (``.tar``, ``.tar.gz``,
 ``.tar.xz``), which is unpacked to a temporary folder as it is read, so that memory stays bounded.
 
-`RecordingWriter` writes the same format from a receiver, everything included that came to its ports.
+`RecordingWriter` writes the same format from a receiver, everything included that came to its ports. Where the folder
+also says which frames are those of one acquisition (`MANIFEST`, written by `raw`), only they are shown.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 import struct
@@ -26,9 +28,21 @@ from sisockdaq.detector import gigafrost
 from sisockdaq.detector.formats import HEADER
 from sisockdaq.errors import FileUnreadable, StorageError
 
-__all__ = ["GIGAFROST_PACKETS", "SLS_PACKETS", "PacketFormat", "Recording", "RecordingWriter", "StreamRecording"]
+__all__ = [
+    "BUNCH_PACKETS",
+    "GIGAFROST_PACKETS",
+    "MANIFEST",
+    "SLS_PACKETS",
+    "PacketFormat",
+    "Recording",
+    "RecordingWriter",
+    "StreamRecording",
+]
 
 log = logging.getLogger(__name__)
+
+MANIFEST = "acquisition.json"
+"""File of a recording that is of one acquisition only: its frames, as ``"frames": [[first, last], …]``."""
 
 _LENGTH = struct.Struct("<Q")
 _LARGEST_DATAGRAM = 65535
@@ -52,6 +66,13 @@ class PacketFormat:
     frame: str
     packet: str
 
+    @property
+    def offset(self) -> int:
+        """Where the frame's number begins [bytes]."""
+        places = self.header.fields
+        assert places is not None
+        return int(places[self.frame][1])
+
     def number(self, datagram: npt.NDArray[np.uint8], field: str) -> int:
         """Return a field of a datagram's header; −1 where it is too short for one."""
         size = self.header.itemsize
@@ -65,6 +86,8 @@ class PacketFormat:
 
 
 SLS_PACKETS = PacketFormat(HEADER, "frame_number", "packet_number")
+BUNCH_PACKETS = PacketFormat(HEADER, "bunch_id", "packet_number")
+"""Packets of a receiver that numbers its frames by the bunch id."""
 GIGAFROST_PACKETS = PacketFormat(gigafrost.HEADER, "frame_index", "starting_row")
 
 
@@ -125,9 +148,11 @@ class Recording:
     Attributes
     ----------
     streams : list of StreamRecording
-        By ascending port.
+        By ascending port; those of one acquisition in its receiver's own order.
     format : PacketFormat
         Of the packets: slsDetector's (JUNGFRAU, EIGER) or the GigaFRoST's; found from the packets themselves.
+    acquisition : str or None
+        The acquisition that it is of; None where everything that came was recorded.
 
     Raises
     ------
@@ -150,9 +175,13 @@ class Recording:
             if not files:
                 raise FileUnreadable(f"{path} holds no <port>.dat files")
             self.streams = sorted((StreamRecording.of(file) for file in files), key=lambda stream: stream.port)
-            self.format = SLS_PACKETS
+            about = _Manifest.of(folder / MANIFEST)
+            self.acquisition, self._spans = about.acquisition, about.spans
+            self.streams.sort(key=lambda stream: about.ports.index(stream.port) if stream.port in about.ports else -1)
+            self.format = BUNCH_PACKETS if about.number == BUNCH_PACKETS.frame else SLS_PACKETS
             if _are_of_gigafrost(self.streams):
                 self.format = GIGAFROST_PACKETS
+            if self.format is not SLS_PACKETS:
                 self.streams = [
                     replace(stream, frame=_frames(stream.data, stream.begin, stream.length, self.format))
                     for stream in self.streams
@@ -163,17 +192,19 @@ class Recording:
 
     @property
     def ports(self) -> list[int]:
-        """The ports, ascending."""
+        """The ports, in the order of the streams."""
         return [stream.port for stream in self.streams]
 
     @property
     def frames(self) -> list[int]:
-        """All frame numbers, in the order in which they were first seen (by stream)."""
-        seen: dict[int, None] = {}
-        for stream in self.streams:
-            seen.update(dict.fromkeys(stream.frame.tolist()))
-        seen.pop(_NO_FRAME, None)
-        return sorted(seen)
+        """All frame numbers, ascending; those of the acquisition only, where it is of one."""
+        seen = np.unique(np.concatenate([stream.frame for stream in self.streams]))
+        if self._spans is not None:
+            wanted = np.zeros(len(seen), bool)
+            for first, last in self._spans:
+                wanted |= (seen >= first) & (seen <= last)
+            seen = seen[wanted]
+        return [int(number) for number in seen if number != _NO_FRAME]
 
     def close(self) -> None:
         """Remove what was unpacked."""
@@ -241,11 +272,12 @@ class RecordingWriter:
 
 
 def _unpack(archive: Path, folder: Path) -> None:
-    """Unpack the ``.dat`` members of a tar archive, flat, by their own names."""
+    """Unpack the ``.dat`` members and the manifest of a tar archive, flat, by their own names."""
     try:
         with tarfile.open(archive) as tar:
             for member in tar:
-                source = tar.extractfile(member) if member.isfile() and member.name.endswith(".dat") else None
+                wanted = member.name.endswith(".dat") or Path(member.name).name == MANIFEST
+                source = tar.extractfile(member) if member.isfile() and wanted else None
                 if source is not None:
                     with (folder / Path(member.name).name).open("xb") as target:
                         shutil.copyfileobj(source, target)
@@ -254,6 +286,30 @@ def _unpack(archive: Path, folder: Path) -> None:
         raise FileUnreadable(
             f"{archive} cannot be unpacked: {reason}", remedy="it must be a whole tar archive"
         ) from None
+
+
+@dataclass(frozen=True)
+class _Manifest:
+    """What a recording says of itself; nothing where it was of all that came."""
+
+    acquisition: str | None = None
+    ports: tuple[int, ...] = ()
+    number: str = ""
+    spans: list[tuple[int, int]] | None = None
+
+    @classmethod
+    def of(cls, path: Path) -> _Manifest:
+        try:
+            found = json.loads(path.read_text())
+            spans = [(int(first), int(last)) for first, last in found["frames"]]
+            ports = tuple(int(port) for port in found["ports"])
+            return cls(str(found["acquisition"]), ports, str(found["number"]), spans)
+        except FileNotFoundError:
+            return cls()
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise FileUnreadable(
+                f"{path} cannot be read: {error}", remedy="without that file, everything that came is replayed"
+            ) from None
 
 
 def _records(data: npt.NDArray[np.uint8], path: Path) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

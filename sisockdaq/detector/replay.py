@@ -38,7 +38,7 @@ def replay(
     ----------
     recording : Recording
     targets : sequence of (host, port), optional
-        One a recorded port, ascending. Default: the recorded ports on this machine.
+        One a recorded port, in the order of its streams. Default: the recorded ports on this machine.
     rate : float or None
         Frames a second; None for as fast as it goes.
     repeat : int

@@ -15,6 +15,8 @@ from typing import Any
 
 __all__ = ["REASONS_DROPPED", "ConsumerPart", "Ledger"]
 
+_MAY_BE_UNKNOWN = ("frames_published", "packets_recorded", "frames_recorded")
+
 REASONS_DROPPED = ("ring_full", "no_packet", "policy")
 """Why a source may drop a frame: no free slot; no packet of it came; the site wants no partial frames."""
 
@@ -65,6 +67,8 @@ class Ledger:
 
     ``packets_received`` counts each packet once (no duplicates) and includes packets of frames that were dropped for
     a full ring. ``frames_published`` is what the source handed to the frame plane; None where it is not known.
+    ``packets_recorded`` and ``frames_recorded`` count raw packets of the acquisition's frames in a recording of its
+    own, duplicates and late ones included, and the frames that they belong to; None where none was asked for.
     """
 
     acquisition: str
@@ -80,6 +84,8 @@ class Ledger:
     frames_partial: int = 0
     frames_dropped: dict[str, int] = field(default_factory=dict)
     frames_published: int | None = None
+    packets_recorded: int | None = None
+    frames_recorded: int | None = None
     consumers: dict[str, ConsumerPart] = field(default_factory=dict)
 
     @classmethod
@@ -101,7 +107,7 @@ class Ledger:
             elif key in ("acquisition", "reason"):
                 values[key] = str(value)
             elif key in known:
-                values[key] = None if value is None and key == "frames_published" else _count(key, value)
+                values[key] = None if value is None and key in _MAY_BE_UNKNOWN else _count(key, value)
         values.setdefault("acquisition", "")
         return cls(**values)
 
@@ -159,6 +165,8 @@ class Ledger:
                 f"{self.frames_published} frames published, but {self.frames_complete} complete"
                 f" + {self.frames_partial} partial"
             )
+        if self.packets_recorded is not None and self.packets_recorded < self.packets_received:
+            problems.append(f"{self.packets_received} packets received, but {self.packets_recorded} recorded")
         published = self._published()
         for name, part in self.consumers.items():
             problems += _consumer_problems(name, part, published)
@@ -173,6 +181,8 @@ class Ledger:
         if self.dropped:
             frames += f" + {self.dropped} dropped ({_kinds(self.frames_dropped)})"
         parts.append(f"{frames} = {self.frames_expected} frames" if self.frames_expected else frames)
+        if self.packets_recorded is not None:
+            parts.append(f"{self.packets_recorded} packets of {self.frames_recorded or 0} frames recorded")
         parts += [_consumer_summary(name, part) for name, part in self.consumers.items()]
         problems = self.balance()
         parts.append("balanced" if not problems else "NOT BALANCED: " + ", ".join(problems))

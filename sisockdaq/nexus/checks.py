@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from sisockdaq.frames.messages import Description
+from sisockdaq.frames.raw import RawMode
 from sisockdaq.nexus.fileset import existing_files
 from sisockdaq.nexus.identity import may_write
 from sisockdaq.nexus.layout import ImagePlan
@@ -100,15 +101,20 @@ def space_needed(image: ImagePlan, frames: int, ratio: float) -> int:
     return int(image.frame_bytes * frames / ratio)
 
 
-def space_obstacle(folder: Path, image: ImagePlan, frames: int | None, seen_ratio: float | None) -> str | None:
-    """Return why the disk is too small for the acquisition, or None."""
+def space_obstacle(
+    folder: Path, image: ImagePlan, frames: int | None, seen_ratio: float | None, raw: RawMode | None = None
+) -> str | None:
+    """Return why the disk is too small for the acquisition, or None; raw packets take what unpacked pixels take."""
     free = shutil.disk_usage(existing_folder(folder)).free - _SPARE
     packed = image.compression != "none"
     ratio = (seen_ratio or ASSUMED_RATIO) if packed else 1.0
-    needed = space_needed(image, 1 if frames is None else frames, ratio)
+    count = 1 if frames is None else frames
+    needed = 0 if raw == "instead" else space_needed(image, count, ratio)
+    needed += 0 if raw is None else space_needed(image, count, 1.0)
     if needed <= free:
         return None
     how = f" ÷ {ratio:.1f}, {'the compression seen so far' if seen_ratio else 'assumed compression'}" if packed else ""
+    how = {None: how, "beside": f"{how}, and once more for the packets", "instead": " of packets"}[raw]
     size = f"{frames or 1} frames × {shown_size(image.frame_bytes)}{how}"
     there = f"{shown_size(max(free, 0))} free in {folder}"
     return f"{shown_size(needed)} needed, {there} ({size})   → free some, or --directory"

@@ -25,12 +25,12 @@ from sisockdaq import acquisition as life
 from sisockdaq.errors import AcquisitionRefused, SisockdaqError
 from sisockdaq.frames.bus import Consumer
 from sisockdaq.frames.messages import Attached, Description, Detached, End, Mark, Report, Settled, Start, Stop
-from sisockdaq.nexus._taking_up import TakingUp
+from sisockdaq.nexus._filing import DRAIN_WAIT, Filing
 from sisockdaq.nexus.fileset import AcquisitionFiles, ClosedFile
-from sisockdaq.nexus.identity import writing_as
 from sisockdaq.nexus.intake import (
     RESULTS_QUEUED,
     FrameCame,
+    FramePassed,
     ImageIntake,
     IntakeFailed,
     MarkCame,
@@ -38,13 +38,11 @@ from sisockdaq.nexus.intake import (
     ResultsIntake,
 )
 from sisockdaq.nexus.journal import Journal, Unfinished, public_record
-from sisockdaq.nexus.layout import ImagePlan
-from sisockdaq.nexus.nxmx import MasterContent
 from sisockdaq.nexus.options import EngineOptions
 from sisockdaq.nexus.packing import PackedFrame, Packer
 from sisockdaq.nexus.progress import Progress, record_status
-from sisockdaq.nexus.resuming import arm, ledger_of_files, left_behind
-from sisockdaq.nexus.starting import all_facts, completed, file_plan, fitting_mask, place_of, refuse_obstacles
+from sisockdaq.nexus.resuming import arm, left_behind
+from sisockdaq.nexus.starting import completed, refuse_obstacles
 
 __all__ = ["WriterEngine"]
 
@@ -56,9 +54,6 @@ _RESUME_WAIT = 2.0
 
 _RECOVER_WAIT = 5.0
 """Time that the source gets to say whether it still goes on with what a dead writer left, before that is closed [s]."""
-
-_DRAIN_WAIT = 5.0
-"""Time for the last results after the last image [s]; well within the time a source waits for reports."""
 
 _END_WAIT = 5.0
 """Time to close the files of the acquisition under way when the writer ends [s]."""
@@ -76,7 +71,7 @@ class _Command:
     answer: Future[Any]
 
 
-class WriterEngine(TakingUp):
+class WriterEngine(Filing):
     """Writes the acquisitions of one source of images, with the results of any number of other sources.
 
     Parameters
@@ -129,6 +124,8 @@ class WriterEngine(TakingUp):
         self._files: AcquisitionFiles | None = None
         self._as_user: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
         self._packer: Packer | None = None
+        self._passed = 0
+        self._passing: life.Record | None = None
         self._drain_until: float | None = None
         self._drain_expected: int | None = None
         self._next_commit = self._next_tick = 0.0
@@ -221,6 +218,8 @@ class WriterEngine(TakingUp):
         match item:
             case FrameCame(packed):
                 self._frame(packed)
+            case FramePassed():
+                self._pass()
             case ResultCame():
                 self._room.release()
                 self._result(item)
@@ -253,11 +252,11 @@ class WriterEngine(TakingUp):
                     self._open(request, resume=resume)
                 case life.ArmSource(request):
                     self._want(request.acquisition)
-                    self._images.request(arm(request, self.options.name))
+                    self._images.request(arm(request, self.options.name, self._raw_wish(request)))
                 case life.StopSource(acquisition, failed):
                     self._images.request(Stop(acquisition, "failed" if failed else "stopped"))
                 case life.Drain(expected):
-                    self._drain_expected, self._drain_until = expected, time.monotonic() + _DRAIN_WAIT
+                    self._drain_expected, self._drain_until = expected, time.monotonic() + DRAIN_WAIT
                     self._images.wanted = None
                     self._drain()
                 case life.Abandon():
@@ -347,7 +346,10 @@ class WriterEngine(TakingUp):
                 self._handle(life.SourceStarted(acquisition))
             case End(acquisition, reason, counts):
                 self._under_way = self._left_behind = None
-                self._handle(life.SourceEnded(acquisition, reason, counts.get("frames_expected")))
+                if self._passing is not None:
+                    self._passed = int(counts.get("frames_recorded", self._passed))
+                cause = str(counts.get("error", ""))
+                self._handle(life.SourceEnded(acquisition, reason, counts.get("frames_expected"), cause))
             case Settled(acquisition, ledger):
                 self._handle(life.Settled(acquisition, ledger))
 
@@ -369,125 +371,10 @@ class WriterEngine(TakingUp):
             case _:
                 pass
 
-    # Files.
-
-    def _open(self, request: life.Request, *, resume: bool) -> None:
-        setting = self._setting(request, resume=resume)
-        source = setting.image
-        image = ImagePlan.from_description(source, setting.compression)
-        plan = file_plan(setting, self.options)
-        content = MasterContent(
-            request.acquisition,
-            image,
-            all_facts(self.options, source, request),
-            frames_requested=request.frames,
-            started=time.time(),
-            mask=fitting_mask(self.options, source),
-        )
-        place = place_of(request, self.options)
-        setting.record.master = os.fspath(place.path)
-        self._progress.begin(request.frames, time.monotonic())
-        self._results_written = dict.fromkeys(self._results, 0)
-        for name in sorted(self._results.keys() - {each.source for each in setting.results}):
-            self._progress.note(f"without results of {name}: it is not attached")
-        self._as_user = writing_as(request.user_id)
-        with self._as_user:
-            self._files = AcquisitionFiles(
-                place.folder,
-                place.prefix,
-                plan,
-                content,
-                master=place.master,
-                overwrite=self.options.overwrite,
-                resume=resume,
-                on_closed=self._file_closed,
-            )
-        if resume:
-            self._go_on_with(self._files)
-        self._prepare_packer(image)
-        self._next_commit = time.monotonic() + self.options.flush_interval
-
-    def _learn_facts(self, source: Description) -> None:
-        """Take over what a source says of the acquisition under way only after it was armed: a series' own facts."""
-        files, record = self._files, self.machine.current
-        if files is None or record is None or not self.machine.taking_frames:
-            return
-        try:
-            with self._as_user:
-                facts = all_facts(self.options, source, record.request)
-                files.describe(facts, fitting_mask(self.options, source))
-        except (SisockdaqError, ValueError, OSError) as error:
-            self._handle(life.WriteFailed(str(error)))
-
-    def _prepare_packer(self, image: ImagePlan) -> None:
-        packer = self._packer
-        if packer is None or (packer.shape, packer.dtype) != (image.shape, image.dtype):
-            if packer is not None:
-                packer.close()
-            self._packer = Packer(image.shape, image.dtype, compression=image.compression, threads=self.options.threads)
-        self._images.packer = self._packer
-
     def _want(self, acquisition: str | None) -> None:
-        for intake in (self._images, *self._results.values()):
-            intake.wanted = acquisition
-
-    def _file_closed(self, closed: ClosedFile) -> None:
-        if self.machine.current is not None:
-            self._on_file(self.machine.current.request.acquisition, closed)
-
-    def _drain(self) -> None:
-        """Close the data files once all results are there, or the wait for them is over."""
-        if self._drain_until is None or self._files is None:
-            return
-        if not self._files.results_complete and time.monotonic() < self._drain_until:
-            return
-        self._drain_until = None
-        try:
-            with self._as_user:
-                self._files.finish(self._drain_expected)
-        except (SisockdaqError, ValueError, OSError) as error:
-            self._handle(life.WriteFailed(str(error)))
-            return
-        self._drained()
-
-    def _abandon(self) -> None:
-        self._drain_until = None
-        if self._files is not None:
-            with self._as_user:
-                self._files.abandon()
-        self._drained()
-
-    def _drained(self) -> None:
-        self._want(None)
-        files = self._files
-        if files is not None:
-            self._progress.learn(files.plan.image.frame_bytes)
-        written, closed = (files.images, len(files.closed)) if files is not None else (0, 0)
-        self._handle(life.Drained(written, closed))
-
-    def _seal(self, reason: str, ledger: Mapping[str, Any] | None) -> None:
-        record = self.machine.current
-        assert record is not None
-        if self._files is not None:
-            try:
-                with self._as_user:
-                    if ledger is None:
-                        ledger = record.ledger = self._own_ledger(self._files, record.request.acquisition)
-                    self._files.seal(ended=record.ended or time.time(), reason=reason, ledger=ledger)
-            except (SisockdaqError, OSError) as error:
-                _log.error("the master file could not be finished: %s", error)
-                if record.state is not life.AcquisitionState.FAILED:
-                    record.state = life.AcquisitionState.FAILED
-                    record.message = f"ERROR: the master file could not be finished: {error}"
-        self._snapshot()
-        self._journal.end(record)
-
-    def _own_ledger(self, files: AcquisitionFiles, acquisition: str) -> dict[str, Any]:
-        """Return what this writer alone can tell of an acquisition whose source has gone without a ledger."""
-        counts = {"frames_written": files.images, "files_closed": len(files.closed)}
-        if self._recovering is not None:
-            return ledger_of_files(acquisition, self.options.name, files.files, counts)
-        return self._progress.own_ledger(acquisition, self.options.name, counts)
+        self._images.wanted = acquisition
+        for intake in self._results.values():
+            intake.wanted = None if self._images.passing else acquisition
 
     def _close_files_at_exit(self) -> None:
         while not self._queue.empty():
@@ -527,6 +414,9 @@ class WriterEngine(TakingUp):
             record.frames_written = files.images_safe
             record.frames_taken = max(record.frames_taken, files.images_safe, progress.taken)
             record.files = [os.fspath(path) for path in files.files]
+        elif record is not None and record is self._passing:
+            progress.look(self._passed, 0, self._passed, time.monotonic())
+            record.frames_written = record.frames_taken = self._passed
         source = self._descriptions.get(None)
         return {
             **record_status(record, progress.message),

@@ -21,7 +21,16 @@ from sisockdaq.frames.bus import BorrowedFrame, Consumer, Request
 from sisockdaq.frames.messages import Attached, Detached, End, Mark, Settled, Start
 from sisockdaq.nexus.packing import PackedFrame, Packer
 
-__all__ = ["RESULTS_QUEUED", "FrameCame", "ImageIntake", "IntakeFailed", "MarkCame", "ResultCame", "ResultsIntake"]
+__all__ = [
+    "RESULTS_QUEUED",
+    "FrameCame",
+    "FramePassed",
+    "ImageIntake",
+    "IntakeFailed",
+    "MarkCame",
+    "ResultCame",
+    "ResultsIntake",
+]
 
 RESULTS_QUEUED = 2048
 """Results in the queue at most, over all sources."""
@@ -37,6 +46,11 @@ class FrameCame:
     """An image of the wanted acquisition is being packed."""
 
     packed: PackedFrame
+
+
+@dataclass(frozen=True, slots=True)
+class FramePassed:
+    """A frame of the wanted acquisition has been let go: its packets are recorded, not its image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +79,7 @@ class IntakeFailed:
     reason: str
 
 
-Item = FrameCame | ResultCame | MarkCame | IntakeFailed
+Item = FrameCame | FramePassed | ResultCame | MarkCame | IntakeFailed
 
 
 class _Intake:
@@ -160,9 +174,15 @@ class ImageIntake(_Intake):
     def __init__(self, open_consumer: Callable[[], Consumer], put: Callable[[Item], None]) -> None:
         super().__init__(None, open_consumer, put, "images")
         self.packer: Packer | None = None
+        self.passing = False
+        """Whether images are only counted."""
 
     def _frame(self, frame: BorrowedFrame) -> None:
         while self._is_wanted(frame):
+            if self.passing:
+                frame.release(used=True)
+                self._put(FramePassed())
+                return
             if self.packer is None:
                 frame.release(used=False)
                 return

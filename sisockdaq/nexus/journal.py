@@ -62,7 +62,11 @@ def record_object(record: Record | None) -> dict[str, Any]:
             "stats": stats,
         }
     return {
-        "info": {"n_images": record.request.frames, "output_file": record.master, "run_id": record.request.run_id},
+        "info": {
+            "n_images": record.request.frames,
+            "output_file": record.master or record.raw,
+            "run_id": record.request.run_id,
+        },
         "message": record.message,
         "state": str(record.state),
         "stats": {
@@ -81,6 +85,7 @@ def public_record(record: Record) -> dict[str, Any]:
         "acquisition": record.request.acquisition,
         "user_id": record.request.user_id,
         "files": list(record.files),
+        "raw": record.raw,
         "ledger": record.ledger,
     }
 

@@ -20,7 +20,7 @@ _WINDOW = 3.0
 def record_status(record: Record | None, note: str) -> dict[str, Any]:
     """Return what a status says of an acquisition; `note` is shown until it has a message of its own."""
     if record is None:
-        keys = ("acquisition", "acquisition_state", "frames", "started", "ended", "ledger", "run_id", "user_id")
+        keys = ("acquisition", "acquisition_state", "frames", "started", "ended", "ledger", "run_id", "user_id", "raw")
         return {**dict.fromkeys(keys), "message": "", "master": None, "files": [], "record": record_object(None)}
     return {
         "acquisition": record.request.acquisition,
@@ -33,6 +33,7 @@ def record_status(record: Record | None, note: str) -> dict[str, Any]:
         "user_id": record.request.user_id,
         "master": record.master,
         "files": list(record.files),
+        "raw": record.raw,
         "record": record_object(record),
         "message": "; ".join(text for text in (record.message, note) if text),
     }

@@ -7,6 +7,7 @@ from typing import Any
 
 from sisockdaq.acquisition import Request
 from sisockdaq.errors import AcquisitionRefused, ConfigurationError
+from sisockdaq.frames.raw import RAW_MODES
 from sisockdaq.nexus.identity import user_obstacle
 from sisockdaq.nexus.placing import name_of
 
@@ -16,7 +17,14 @@ _LONGEST_RUN_ID = 200
 
 
 def checked_request(
-    acquisition: Any, frames: Any, directory: Any, meta: Any, run_id: Any, output_file: Any, user_id: Any
+    acquisition: Any,
+    frames: Any,
+    directory: Any,
+    meta: Any,
+    run_id: Any,
+    output_file: Any,
+    user_id: Any,
+    raw: Any = None,
 ) -> Request:
     """Return the request if every argument is of its kind; they come over the network, and may be anything.
 
@@ -40,6 +48,8 @@ def checked_request(
         reasons.append(f"run_id has {len(run_id)} letters   → {_LONGEST_RUN_ID} at most")
     if meta is not None and not isinstance(meta, Mapping):
         reasons.append(f"meta is {meta!r}   → it must be names with values")
+    if raw is not None and raw not in RAW_MODES:
+        reasons.append(f"raw is {raw!r}   → one of {', '.join(RAW_MODES)}, or nothing")
     if reasons:
         raise AcquisitionRefused(f"cannot start {acquisition or output_file or 'an acquisition'}", reasons=reasons)
     return Request(
@@ -50,6 +60,7 @@ def checked_request(
         run_id=run_id,
         output_file=output_file,
         user_id=user_id,
+        raw=raw,
     )
 
 

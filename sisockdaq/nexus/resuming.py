@@ -16,6 +16,7 @@ import numpy as np
 from sisockdaq.acquisition import Request
 from sisockdaq.frames.ledger import ConsumerPart, Ledger
 from sisockdaq.frames.messages import Arm, Start
+from sisockdaq.frames.raw import RAW_KEY, RawWish
 from sisockdaq.nexus.reader import DataFileReader
 
 __all__ = ["LEFT_REASON", "WRITER_KEY", "arm", "ledger_of_files", "left_behind"]
@@ -26,16 +27,18 @@ WRITER_KEY = "file_writer"
 """Key of ``Start.meta`` that says who writes the acquisition, and where to."""
 
 
-def arm(request: Request, writer: str) -> Arm:
-    """Return the request to the source, with the writer's note to itself."""
+def arm(request: Request, writer: str, raw: RawWish | None = None) -> Arm:
+    """Return the request to the source, with the writer's note to itself, and where raw packets are to go."""
     note = {
         "name": writer,
         "directory": request.directory,
         "run_id": request.run_id,
         "output_file": request.output_file,
         "user_id": request.user_id,
+        "raw": request.raw,
     }
-    return Arm(request.acquisition, request.frames, {**request.meta, WRITER_KEY: note})
+    wish = {RAW_KEY: raw.to_meta()} if raw is not None else {}
+    return Arm(request.acquisition, request.frames, {**request.meta, WRITER_KEY: note, **wish})
 
 
 def left_behind(under_way: Start | None, writer: str) -> Request | None:
@@ -43,7 +46,7 @@ def left_behind(under_way: Start | None, writer: str) -> Request | None:
     note = under_way.meta.get(WRITER_KEY) if under_way is not None else None
     if under_way is None or not isinstance(note, dict) or note.get("name") != writer:
         return None
-    meta = {key: value for key, value in under_way.meta.items() if key != WRITER_KEY}
+    meta = {key: value for key, value in under_way.meta.items() if key not in (WRITER_KEY, RAW_KEY)}
     return Request(
         under_way.acquisition,
         under_way.frames,
@@ -52,6 +55,7 @@ def left_behind(under_way: Start | None, writer: str) -> Request | None:
         run_id=note.get("run_id"),
         output_file=note.get("output_file"),
         user_id=note.get("user_id"),
+        raw=note.get("raw"),
     )
 
 

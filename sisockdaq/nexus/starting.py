@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy.typing as npt
 from sisockdaq import acquisition as life
 from sisockdaq.errors import AcquisitionRefused, MaskError, SisockdaqError
 from sisockdaq.frames.messages import Description
+from sisockdaq.frames.raw import CAN_RECORD
 from sisockdaq.nexus.checks import CheckName, divided, folder_obstacles, request_obstacles, space_obstacle
 from sisockdaq.nexus.identity import user_obstacle
 from sisockdaq.nexus.journal import Unfinished
@@ -20,7 +22,7 @@ from sisockdaq.nexus.layout import DataFilePlan, ImagePlan, ResultsPlan
 from sisockdaq.nexus.options import EngineOptions
 from sisockdaq.nexus.placing import Place, find_place
 
-__all__ = ["all_facts", "completed", "file_plan", "fitting_mask", "place_of", "refuse_obstacles"]
+__all__ = ["all_facts", "completed", "file_plan", "fitting_mask", "place_of", "raw_folder", "refuse_obstacles"]
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +39,11 @@ def completed(request: life.Request, user_id: int | None) -> life.Request:
 def place_of(request: life.Request, options: EngineOptions) -> Place:
     """Return where the files of a request go; raise `AcquisitionRefused` when it is not to be there."""
     return find_place(options.root, options.allowed or [options.root], request)
+
+
+def raw_folder(place: Place) -> Path:
+    """Return the folder of an acquisition's raw packets."""
+    return place.folder / f"{place.prefix}_raw"
 
 
 def refuse_obstacles(
@@ -75,9 +82,10 @@ def refuse_obstacles(
     else:
         writing_user = None if user else request.user_id
         reasons += folder_obstacles(place, overwrite=options.overwrite, user_id=writing_user)
+        reasons += _raw_obstacles(request, source, raw_folder(place))
         if source is not None and len(source.shape) == 2:
             image = ImagePlan.from_description(source, options.compression)
-            obstacle = space_obstacle(place.folder, image, request.frames, ratio)
+            obstacle = space_obstacle(place.folder, image, request.frames, ratio, request.raw)
             findings += [("space", obstacle)] if obstacle else []
     refusals, warnings = divided(findings, options.checks)
     if reasons or refusals:
@@ -108,6 +116,16 @@ def file_plan(setting: Unfinished, options: EngineOptions) -> DataFilePlan:
         master=options.master,
         swmr=options.swmr,
     )
+
+
+def _raw_obstacles(request: life.Request, source: Description | None, folder: Path) -> list[str]:
+    """Return why raw packets cannot be recorded; they are never written over."""
+    found = []
+    if request.raw is not None and source is not None and not source.meta.get(CAN_RECORD):
+        found.append(f"{source.source} has no packets to record   → raw packets come from a detector_receiver")
+    if request.raw is not None and folder.is_dir() and any(folder.glob("*.dat")):
+        found.append(f"{folder} holds a recording already   → choose another name")
+    return found
 
 
 def _source_findings(source: Description, options: EngineOptions) -> list[tuple[CheckName, str]]:
