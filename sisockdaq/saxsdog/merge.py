@@ -66,7 +66,7 @@ class LogDataTable(_Part):
     Files: list[LogFile] = Field(default_factory=list)
 
 
-class OutputFormats(_Part):
+class Formats(_Part):
     """Which files are written; ``exel`` is spelt so."""
 
     csv: bool = False
@@ -75,7 +75,7 @@ class OutputFormats(_Part):
     json_: bool = Field(False, alias="json")
 
 
-class HDFOptions(_Part):
+class HdfContent(_Part):
     """What goes into the HDF5 file beside the table."""
 
     IncludeCHI: bool = False
@@ -87,9 +87,9 @@ class MergeConfiguration(_Part):
 
     TimeOffset: float = Field(0.0, description="Taken from the times of all tables [s].", allow_inf_nan=False)
     LogDataTables: list[LogDataTable] = Field(default_factory=list)
-    OutputFormats: OutputFormats = OutputFormats()
+    OutputFormats: Formats = Field(default_factory=Formats)
     OutputFileBaseName: str = "./results/logs/"
-    HDFOptions: HDFOptions = HDFOptions()
+    HDFOptions: HdfContent = Field(default_factory=HdfContent)
 
 
 def merge_configuration(said: Any) -> MergeConfiguration:
