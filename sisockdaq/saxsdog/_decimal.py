@@ -1,8 +1,8 @@
 """Numbers as ``%.18e`` writes them, digit for digit, some thirty times faster.
 
-Nineteen digits of a number m·2ᵉ are the integer nearest to m·2ᵉ·10ᵖ. The powers of ten are at hand with 128 bits, so the
-product is known to 2⁻⁶² of the last digit; only where that leaves open which way to round (which also a power that is
-exact may not: those are told apart) the whole text is left to Python. Everything compiled is in this one file.
+Nineteen digits of a number m·2ᵉ are the integer nearest to m·2ᵉ·10ᵖ. The powers of ten are at hand with 128 bits, which
+the smaller ones need not even fill, so the product is known to 2⁻⁶² of the last digit. Where that leaves open which
+way to round, the text is left to Python. Everything compiled is in this one file.
 """
 
 from __future__ import annotations

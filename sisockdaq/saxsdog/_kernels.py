@@ -1,4 +1,4 @@
-"""What is compiled of the integration: sums of cells, and what they are to the bins. One file, so that its cache holds."""
+"""What is compiled of the integration: sums of cells, and what they are to the bins; in one file, for numba's cache."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def spread_cells(sums: Any, start: Any, bins: Any, weights: Any, out: Any) -> No
 def count_labels(labels: Any, splits: Any, out: Any, marks: Any) -> None:
     """Sort the labels of each pixel's parts, and make a number of them.
 
-    ``labels`` (rows·n, columns·n) → ``out`` (rows·columns, n²), rising; ``marks`` (rows·columns) is equal for equal rows.
+    ``labels`` (rows·n, columns·n) → ``out`` (rows·columns, n²), rising; ``marks`` is equal for equal rows of it.
     """
     rows, columns = labels.shape[0] // splits, labels.shape[1] // splits
     for row in range(rows):

@@ -177,7 +177,7 @@ class _Sensor:
             yield slice(first, min(first + rows, height * self.splits))
 
     def farthest(self) -> tuple[float, float]:
-        """Return the largest radius [mm] and q [nm⁻¹]: both are at a corner, for rings around the beam bulge outwards."""
+        """Return the largest radius [mm] and q [nm⁻¹]; they are at a corner, since rings bulge outwards."""
         corners = slice(None, None, self.geometry.image_size[0] * self.splits - 1 or None)
         sides = slice(None, None, self.geometry.image_size[1] * self.splits - 1 or None)
         radius, azimuth = self.places(corners, sides)

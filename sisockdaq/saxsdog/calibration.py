@@ -148,7 +148,7 @@ class Calibration(_Part):
         across = self.geometry.image_size[0 if cut.direction == "x" else 1]
         if cut.position + cut.margin < 1 or cut.position - cut.margin > across:
             raise ValueError(
-                f"Slices.{number}.CutPosition: {cut.position} ± {cut.margin} lies outside of the image's {across} pixels"
+                f"Slices.{number}.CutPosition: {cut.position} ± {cut.margin} is outside of the image's {across} pixels"
             )
 
     @property

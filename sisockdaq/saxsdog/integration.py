@@ -196,9 +196,9 @@ def _check_masks(calibration: Calibration, masks: Sequence[npt.NDArray[np.bool_]
         )
     for number, (entry, mask) in enumerate(zip(calibration.masks, masks, strict=True)):
         if mask.shape != calibration.geometry.image_size:
-            size = _size(calibration.geometry.image_size)
+            name, size = entry.mask_file or entry.name, _size(calibration.geometry.image_size)
             raise MaskError(
-                f"Masks.{number} ({entry.mask_file or entry.name}): is {_size(mask.shape)}, Geometry.Imagesize says {size}",
+                f"Masks.{number} ({name}): is {_size(mask.shape)}, Geometry.Imagesize says {size}",
                 remedy="Imagesize is [rows, columns]; take the mask made for this detector",
             )
 
