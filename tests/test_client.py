@@ -194,6 +194,25 @@ def test_an_archive_that_got_a_field_a_moment_ago_is_asked_too(network, client, 
     assert len(client.get("camera::total", start=T0 - 1, end=T0 + 100)["camera::total"]) == 100
 
 
+def test_what_left_the_live_cache_between_two_answers_is_asked_for_again(network, client, camera):
+    """The archive answers at once, with 60 frames; the camera so late that it has let go of the first 80 by then."""
+    archive = network.start(Archive).node
+    asked = []
+
+    def get_samples(fields: Any, start: float, end: float, *limits: Any) -> Reply:
+        asked.append((start, end))
+        t = T0 + np.arange(60 if len(asked) == 1 else 90) * 0.1
+        t = t[(t >= start) & (t < end)]
+        final = float(t[-1]) if len(t) else T0
+        return Reply({name: Samples(t, np.round((t - T0) * 10), "camera::frame", final) for name in fields})
+
+    archive.get_samples = get_samples
+    camera.node.total.append_block(T0 + np.arange(80, 100) * 0.1, np.arange(80, 100))
+    found = client.get("camera::total", start=T0 - 1, end=T0 + 100)["camera::total"]
+    assert found.values.tolist() == list(range(100))
+    assert asked[1:] == [(pytest.approx(T0 + 5.9), pytest.approx(T0 + 8.0))]
+
+
 def test_an_archive_answers_for_a_node_that_is_gone(network, client):
     network.start(Archive)
     assert len(client.get("camera::total", start=1)["camera::total"]) == 60

@@ -241,7 +241,7 @@ class Asker:
 
         With ``bear``, a field that cannot be had is in the answer's ``errors``, and the others are had all the same.
         """
-        begin, _ = resolve_interval(start, end, time.time())
+        begin, stop = resolve_interval(start, end, time.time())
         if not names:
             raise FieldUnknown("no field was named", remedy=f'name at least one, as "node{SEPARATOR}field"')
         if max_points is not None and max_points < 1:
@@ -256,6 +256,7 @@ class Asker:
             known, plan = plan, self._plan(plan, failed)
             if plan != known:
                 replies, errors = self._ask(plan, start, end, max_points, min_stride)
+        self._close_seams(plan, replies, errors, begin, stop)
         problems = [problem for reply in replies.values() for problem in reply.problems]
         problems += [f"{node}: {error.message}" for node, error in errors.items()]
         data: dict[str, FieldData] = {}
@@ -348,6 +349,39 @@ class Asker:
             except SisockdaqError as error:
                 errors[node] = error
         return replies, errors
+
+    def _close_seams(
+        self,
+        plan: dict[str, list[Source]],
+        replies: dict[str, Reply],
+        errors: dict[str, SisockdaqError],
+        begin: float,
+        stop: float,
+    ) -> None:
+        """Ask archives once more for what fell between two answers.
+
+        All are asked at once, but on a busy machine a live node may answer seconds after the archive: what the archive
+        did not have yet, the node may have let go by then.
+        """
+        asked = []
+        for *archives, live in plan.values():
+            part = _part(live, replies)
+            if part is None or part.covers_from is None:
+                continue
+            until = min(part.covers_from, stop)
+            for source in archives:
+                reached = _reached(source, replies, begin)
+                if not source.plain and reached is not None and reached < until:
+                    asked.append((source, self._arrays(source.node, [source.field], reached, until, None, None)))
+        for source, answer in asked:
+            try:
+                more = self._network.result(answer).samples.get(source.field)
+            except SisockdaqError as error:
+                errors[source.node] = error
+                continue
+            if more is not None and len(more):
+                samples = replies[source.node].samples
+                samples[source.field], _ = merge([samples[source.field], more])
 
     def _joined(
         self,
@@ -444,9 +478,21 @@ def _stride_of_one_message(listing: FieldList, fields: Sequence[str], span: floa
 
 def _reaches_back(source: Source, replies: dict[str, Reply], begin: float) -> bool:
     """Whether a source has everything since a time."""
-    reply = replies.get(source.node)
-    samples = reply.samples.get(source.field) if reply is not None else None
+    samples = _part(source, replies)
     return samples is not None and samples.covers_from is not None and samples.covers_from <= begin
+
+
+def _reached(source: Source, replies: dict[str, Reply], begin: float) -> float | None:
+    """Return the time up to which an archive had everything; None when it did not answer, or has all there will be."""
+    samples = _part(source, replies)
+    if samples is None or (len(samples) and samples.finalized_until is None):
+        return None
+    return begin if samples.finalized_until is None else max(begin, samples.finalized_until)
+
+
+def _part(source: Source, replies: dict[str, Reply]) -> Samples | None:
+    reply = replies.get(source.node)
+    return reply.samples.get(source.field) if reply is not None else None
 
 
 def did_you_mean(wrong: str, names: Iterable[str]) -> str:
