@@ -107,14 +107,15 @@ def procedures(node: Any) -> list[tuple[str, Callable[..., Any], RegisterOptions
         return answer.addCallback(_send, node, details)
 
     served: list[tuple[str, Callable[..., Any], RegisterOptions | None]] = [
-        (prefix + "get_fields", answering(node, "get_fields", get_fields, wait), None),
-        (prefix + "get_data", answering(node, "get_data", get_data, wait), None),
-        (prefix + "get_schema", answering(node, "get_schema", get_schema, wait), None),
+        # What older nodes lack comes first: who finds get_fields and no get_schema has an older node before it.
         (
             prefix + "get_arrays",
             answering(node, "get_arrays", get_arrays, None),
             RegisterOptions(details_arg="details"),
         ),
+        (prefix + "get_schema", answering(node, "get_schema", get_schema, wait), None),
+        (prefix + "get_fields", answering(node, "get_fields", get_fields, wait), None),
+        (prefix + "get_data", answering(node, "get_data", get_data, wait), None),
         (prefix + "ping", answering(node, "ping", core.health, wait), None),
     ]
     for name, (function, in_thread) in core.procedures.items():

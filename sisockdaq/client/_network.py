@@ -314,12 +314,15 @@ class Network:
     @inlineCallbacks
     def _listing(self, deadline: float, node: str) -> Any:
         """Ask for the full listing, else for the plain one of an older node."""
-        try:
-            answer = yield self._call(deadline, self.uri(f"consumer.{node}.get_schema"), (1.0, 0.0), {})
-            return FieldList.parse(answer, source=node), False
-        except NodeNotFound:
-            answer = yield self._call(deadline, self.uri(f"consumer.{node}.get_fields"), (1.0, 0.0), {})
-            return FieldList.parse(answer, source=node), True
+        plain = None
+        for _ in range(2):  # once more, as a node that is just coming registers get_schema before get_fields
+            try:
+                answer = yield self._call(deadline, self.uri(f"consumer.{node}.get_schema"), (1.0, 0.0), {})
+                return FieldList.parse(answer, source=node), False
+            except NodeNotFound:
+                if plain is None:
+                    plain = yield self._call(deadline, self.uri(f"consumer.{node}.get_fields"), (1.0, 0.0), {})
+        return FieldList.parse(plain, source=node), True
 
     @inlineCallbacks
     def _subscribe(self, subscription: Subscription) -> Any:
