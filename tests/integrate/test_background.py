@@ -29,11 +29,15 @@ def test_a_result_is_subtracted_and_its_errors_are_added() -> None:
     empty_beam = small().integrate(picture(1, 20), monitor=2.0)
     sample = small().integrate(picture(2))
     ours = small(background=empty_beam, background_scale=0.7).integrate(picture(2))
+    assert sample.sigma is not None
+    assert empty_beam.sigma is not None
+    assert ours.sigma is not None
     np.testing.assert_allclose(ours.intensity, sample.intensity - 0.7 * empty_beam.intensity, rtol=1e-12)
     np.testing.assert_allclose(ours.sigma, np.hypot(sample.sigma, 0.7 * empty_beam.sigma), rtol=1e-12)
     np.testing.assert_array_equal(ours.sum_signal, sample.sum_signal)
     mean = average([ours, ours])
     np.testing.assert_allclose(mean.intensity, ours.intensity, rtol=1e-12)
+    assert mean.sigma is not None
     expected = np.hypot(sample.sigma / np.sqrt(2), 0.7 * empty_beam.sigma)  # the background's error does not average
     np.testing.assert_allclose(mean.sigma, expected, rtol=1e-12)
 
