@@ -119,14 +119,16 @@ class Server:
         return self._directory if self._queue is not None else None
 
     def summary(self) -> dict[str, Any]:
-        """Return numbers for people: pictures processed, queued, failed, retried, dropped, a second; news."""
+        """Return what became of pictures and of the feeder's news, and what went wrong last."""
         queue = self._queue
         numbers: dict[str, Any] = {"news": self.news, "news_ignored": self.news_ignored}
         if queue is None:
             return numbers
         counts = queue.counts()
-        for name in ("processed", "waiting", "failed", "dropped", "restarts", "rate"):
+        for name in ("processed", "waiting", "failed", "dropped", "restarts", "rate", "problem"):
             numbers[name] = getattr(counts, name)
+        failures = queue.failures()
+        numbers["last_failure"] = f"{failures[-1].path}: {failures[-1].reason}" if failures else ""
         return numbers
 
     # The commands.

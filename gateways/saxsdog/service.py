@@ -106,7 +106,7 @@ class Service:
     def about(self) -> str:
         """Return one line for people: where it listens, and how it goes."""
         numbers = self.server.summary()
-        if self.server.directory is None:
+        if "processed" not in numbers:
             return f"{self.address}, no queue{self._refusals()}"
         text = f"{self.address}: {numbers['processed']} pictures, {numbers['waiting']} waiting"
         if numbers["rate"] >= 1:
@@ -114,6 +114,9 @@ class Service:
         for what in ("failed", "dropped"):
             if numbers[what]:
                 text += f", {numbers[what]} {what}"
+        for why in ("last_failure", "problem"):
+            if numbers[why]:
+                text += f" ({numbers[why]})"
         return text + self._refusals()
 
     def counters(self) -> dict[str, Any]:

@@ -44,7 +44,7 @@ class ImageWatch:
     def __init__(
         self,
         folders: Sequence[Path],
-        notice: Callable[[Path], None],
+        notice: Callable[[Path], object],
         *,
         endings: Sequence[str] = ENDINGS,
         polling: float | None = None,
@@ -99,7 +99,7 @@ class ImageWatch:
 class _Whole(FileSystemEventHandler):
     """Passes on files that the kernel says are closed or moved here."""
 
-    def __init__(self, notice: Callable[[Path], None]) -> None:
+    def __init__(self, notice: Callable[[Path], object]) -> None:
         super().__init__()
         self._notice = notice
 
@@ -114,7 +114,7 @@ class _Whole(FileSystemEventHandler):
 class _Settling(FileSystemEventHandler):
     """Passes on files that have not changed for a while."""
 
-    def __init__(self, notice: Callable[[Path], None], settled: float) -> None:
+    def __init__(self, notice: Callable[[Path], object], settled: float) -> None:
         super().__init__()
         self._notice = notice
         self._settled = settled

@@ -72,7 +72,7 @@ class Allowed:
         ValueError, OSError
         """
         folder = self.find(parts)
-        content = []
+        content: list[dict[str, Any]] = []
         with os.scandir(folder) as entries:
             for entry in entries:
                 if len(content) >= MOST_LISTED:

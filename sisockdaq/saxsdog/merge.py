@@ -87,7 +87,7 @@ class MergeConfiguration(_Part):
 
     TimeOffset: float = Field(0.0, description="Taken from the times of all tables [s].", allow_inf_nan=False)
     LogDataTables: list[LogDataTable] = Field(default_factory=list)
-    OutputFormats: Formats = Field(default_factory=Formats)
+    OutputFormats: Formats = Field(default_factory=lambda: Formats.model_validate({}))
     OutputFileBaseName: str = "./results/logs/"
     HDFOptions: HdfContent = Field(default_factory=HdfContent)
 

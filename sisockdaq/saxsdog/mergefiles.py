@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import importlib
 import json
 import os
 import re
@@ -142,12 +143,12 @@ class Outputs:
 
     def _excel(self, path: Path, table: Table) -> None:
         try:
-            from openpyxl import Workbook
+            openpyxl: Any = importlib.import_module("openpyxl")
         except ImportError:
             raise ConfigurationError(
                 'an Excel file was asked for ("exel"), and openpyxl is not installed', remedy="pip install openpyxl"
             ) from None
-        book = Workbook(write_only=True)
+        book = openpyxl.Workbook(write_only=True)
         sheet = book.create_sheet("Sheet1")
         sheet.append(["", *table.columns])
         for row in _rows(_dates(table.times), table):

@@ -24,7 +24,7 @@ def test_a_file_of_the_original_is_read(tmp_path: Path) -> None:
     assert [entry.model_dump() for entry in entries] == [ENTRY, second]
     assert (entries[0].server_port, entries[0].feeder_port, entries[1].server_port) == (9723, 9823, 77)
     assert choose(entries, "1") == choose(entries, "Two") == entries[1]
-    with pytest.raises(ConfigurationError, match="no server 2.*0 Pilatus1M, 1 Two"):
+    with pytest.raises(ConfigurationError, match=r"no server 2.*0 Pilatus1M, 1 Two"):
         choose(entries, 2)
 
 
@@ -68,7 +68,7 @@ def test_a_short_secret_is_refused_and_not_shown(tmp_path: Path) -> None:
 def test_a_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path / "n", [ENTRY])
     path.chmod(0o644)
-    with pytest.raises(ConfigurationError, match="others can read it.*chmod 600"):
+    with pytest.raises(ConfigurationError, match=r"others can read it.*chmod 600"):
         read_network(path)
     with pytest.raises(ConfigurationError, match="saxsnetconf"):
         read_network(tmp_path / "none")

@@ -123,7 +123,11 @@ class SimpleQueue:
         return self.lists
 
     def counts(self) -> SimpleNamespace:
-        return SimpleNamespace(processed=self.processed, waiting=0, failed=0, dropped=0, restarts=0, rate=0.0)
+        nothing = dict.fromkeys(("waiting", "failed", "dropped", "restarts", "rate"), 0)
+        return SimpleNamespace(processed=self.processed, problem="", **nothing)
+
+    def failures(self) -> list[Any]:
+        return []
 
 
 def fit2d_mask(valid: npt.NDArray[np.bool_]) -> bytes:

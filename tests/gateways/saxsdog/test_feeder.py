@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,7 +68,7 @@ def test_whole_images_of_several_folders_are_told_of(tmp_path: Path) -> None:
         (two / "note.txt").write_bytes(b"x")
         (two / ".hidden.tif").write_bytes(b"x")
         (two / "moved.part").write_bytes(b"x")
-        os.rename(two / "moved.part", two / "moved.tif")
+        (two / "moved.part").rename(two / "moved.tif")
         whole = [one / "deep" / "a.tif", two / "b.CBF", two / "moved.tif"]
         said.wait(*map(str, whole))
         writing.close()

@@ -210,7 +210,7 @@ def test_a_mistake_of_ours_is_a_server_error(
 
 def test_a_taken_port_is_named(service: Service, base: Path) -> None:
     second = Service(Server(Allowed(base)), Guard(SECRET), service.address)
-    with pytest.raises(PortTaken, match="cannot listen at tcp://127.0.0.1:"):
+    with pytest.raises(PortTaken, match="cannot listen at tcp://"):
         second.start()
 
 
