@@ -5,7 +5,8 @@ Per frame it publishes (timeline "frame", at the frame's own time) ``curve`` and
 how it fares. The same results go, as frames of kind "results", to a ring that the file writer takes losslessly.
 
 Starting: the map from pixels to bins is computed and the kernels are compiled in a thread, before the first frame is
-taken. pyFAI and the compiler are imported there, too, so that checking a site file stays quick.
+taken. pyFAI and the compiler are imported there, too, so that checking a site file stays quick. When the receiver is
+configured anew, the map is made anew before the first frame of the new shape is taken.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ import numpy.typing as npt
 from pydantic import Field, field_validator
 
 from sisockdaq.base import DataNodeServer
+from sisockdaq.detector.description import DetectorOptions
 from sisockdaq.detector.layout import gap_mask
 from sisockdaq.errors import ConfigurationError
-from sisockdaq.frames import FrameHeader, make_consumer, make_producer, parse_policy
+from sisockdaq.frames import Description, FrameHeader, make_consumer, make_producer, parse_policy
 from sisockdaq.integrate.geometry import Unit
 from sisockdaq.integrate.masks import load_mask
+from sisockdaq.nexus.facts import present_detector
 
 if TYPE_CHECKING:
     from sisockdaq.integrate.integrator import Integrator as Engine
@@ -175,9 +178,8 @@ class Integrator(DataNodeServer):
             return self._input(chosen)
         return chosen if isinstance(chosen, dict) else chosen.model_dump()
 
-    def _mask_and_gaps(self) -> npt.NDArray[np.bool_] | str | None:
+    def _mask_and_gaps(self, detector: DetectorOptions | None) -> npt.NDArray[np.bool_] | str | None:
         """Return the mask with the detector's gaps in it; the mask alone where there are no gaps."""
-        detector = self.site.detector if self.site is not None else None
         gaps = gap_mask(detector) if detector is not None else None
         mask = self._mask()
         if detector is None or gaps is None or mask is None:
@@ -199,15 +201,35 @@ class Integrator(DataNodeServer):
     # Starting and ending.
 
     def _prepare(self) -> Engine:
+        self._detector = self.site.detector if self.site is not None else None
+        return self._engine(self._detector)
+
+    def _follow(self, source: Description) -> Engine | None:
+        """Return another engine when the detector has been configured anew; in the thread of the frames.
+
+        The axis may be another one: what was integrated before is in the files, and leaves the cache.
+        """
+        from sisockdaq.integrate.live import results_description
+
+        detector = present_detector(self.site, source) if self.site is not None else None
+        if detector is None or detector == self._detector:
+            return None
+        engine = self._engine(detector)
+        self._detector = detector
+        self.store.forget("frame")
+        self._declare_results(engine)
+        self._ring.describe(results_description(str(self.name), engine))
+        return engine
+
+    def _engine(self, detector: DetectorOptions | None) -> Engine:
         from sisockdaq.integrate.integrator import Integrator as Engine
 
         options = self.options
-        detector = self.site.detector if self.site is not None else None
         engine = Engine(
             self._geometry(),
             shape=detector.shape if detector is not None else None,
             pixel_size=detector.pixel_size if detector is not None else None,
-            mask=self._mask_and_gaps(),
+            mask=self._mask_and_gaps(detector),
             bins=options.bins,
             unit=options.unit,
             split=options.split,
@@ -230,7 +252,7 @@ class Integrator(DataNodeServer):
         description = results_description(str(self.name), engine)
         self._ring = make_producer(own, description, slots=result_slots(description))
         self._images = make_consumer(source, name=str(self.name), policy=self.options.policy)
-        self.live = LiveIntegration(engine, self._images, self._ring, self._publish)
+        self.live = LiveIntegration(engine, self._images, self._ring, self._publish, self._follow)
         self._thread = threading.Thread(
             target=self.live.run, args=(self._stop,), name=f"{self.name}-frames", daemon=True
         )
@@ -244,6 +266,13 @@ class Integrator(DataNodeServer):
             self._ring.close()
 
     def _declare(self, engine: Engine) -> None:
+        self._declare_results(engine)
+        for name, (units, about) in _STATUS.items():
+            self.series(name, units=units, description=about, timeline="status", keep=86400)
+        self.series("state", type="string", description="waiting, ready, integrating or failing.", timeline="status")
+        self.series("message", type="string", description="Why frames do not become curves.", timeline="status")
+
+    def _declare_results(self, engine: Engine) -> None:
         from sisockdaq.integrate.live import scalars_of
 
         unit, keep = engine.unit, self.options.keep
@@ -264,10 +293,6 @@ class Integrator(DataNodeServer):
             )
         for name, about in {"frame_number": "The detector's number of the frame.", **scalars_of(engine)}.items():
             self.series(name, description=about, timeline="frame", keep=keep)
-        for name, (units, about) in _STATUS.items():
-            self.series(name, units=units, description=about, timeline="status", keep=86400)
-        self.series("state", type="string", description="waiting, ready, integrating or failing.", timeline="status")
-        self.series("message", type="string", description="Why frames do not become curves.", timeline="status")
 
     # Publishing.
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from sisockdaq.errors import FrameSourceError
+from sisockdaq.errors import FrameSourceError, SisockdaqError
 from sisockdaq.frames import (
     Attached,
     BorrowedFrame,
@@ -155,10 +155,22 @@ class LiveIntegration:
         Made with `results_description`.
     on_result : callable
         Called with each frame's header and result, in the loop's thread.
+    follow : callable, optional
+        Called with each description of the source; returns another integrator where the detector is configured anew,
+        and has told of it already, else None. What it raises as `SisockdaqError` is the reason why nothing is
+        integrated.
     """
 
-    def __init__(self, integrator: Integrator, consumer: Consumer, results: Producer, on_result: OnResult) -> None:
+    def __init__(
+        self,
+        integrator: Integrator,
+        consumer: Consumer,
+        results: Producer,
+        on_result: OnResult,
+        follow: Callable[[Description], Integrator | None] | None = None,
+    ) -> None:
         self.state = LiveState()
+        self._follow = follow or (lambda description: None)
         self._integrator = integrator
         self._consumer = consumer
         self._results = results
@@ -203,13 +215,18 @@ class LiveIntegration:
                     self._end(self.state.acquisition, "failed")
 
     def _attached(self, description: Description) -> None:
-        self.state.attached = True
-        self.state.problem = self._misfit(description)
+        self.state.attached = False
+        try:
+            self._integrator = self._follow(description) or self._integrator
+            self.state.problem = self._misfit(description)
+        except SisockdaqError as error:
+            self.state.problem = str(error)
         if self.state.problem:
             _log.error("%s", self.state.problem)
-            return
-        self._integrator.dummy = description.fill_value
-        self._integrator.warm_up(description.dtype)
+        else:
+            self._integrator.dummy = description.fill_value
+            self._integrator.warm_up(description.dtype)  # of a rare type it compiles: nobody is to count on it before
+        self.state.attached = True
 
     def _misfit(self, description: Description) -> str:
         shape = tuple(description.shape)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,19 +24,30 @@ detector:
 nodes:
   receiver:   {type: detector_receiver, udp: [{port: 50000}, {port: 50001}], ring_slots: 128, hang_after: 2}
   integrator: {type: integrator, bins: 200, keep: 3}
-  writer:     {type: file_writer, directory: runs, images_per_file: 25, flush_interval: 0.3}
+  writer:     {type: file_writer, directory: runs, images_per_file: 25, flush_interval: 0.3,
+               allowed: [runs, OPEN]}
   archive:    {type: hdf5_archive, directory: runs, growing_interval: 0.3}
 gateways:
   grafana: {port: 5000}
+  std_daq: {port: 5001}
 """
 """Small images and small files; the integrator remembers so little that older samples can only come from files, and
 the ring holds more frames than come while a hung consumer is borne."""
 
 
 @pytest.fixture(scope="package")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def open_folder() -> Iterator[Path]:
+    """A folder that every user of the machine may enter, unlike pytest's own, and the site's writer may write below."""
+    folder = Path(tempfile.mkdtemp(prefix="sisockdaq-test-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="package")
+def running(tmp_path_factory: pytest.TempPathFactory, open_folder: Path) -> Iterator[House]:
     folder = tmp_path_factory.mktemp("site")
-    (folder / "site.yml").write_text(SITE)
+    (folder / "site.yml").write_text(SITE.replace("OPEN", str(open_folder)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SISOCKDAQ_STATE", str(tmp_path_factory.mktemp("s")))
         with trial(private_site(folder, "test")) as site, Client(site.site.site, control=True) as client:
