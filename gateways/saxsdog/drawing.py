@@ -61,7 +61,8 @@ def drawn(data: dict[str, Any], look: Look, *, width: int, height: int) -> str:
             lines.append("nothing to draw: no finite values")
             continue
         label = f"log {labels[0]}" if look.log_x else labels[0]
-        lines += _draw.curve(np.log10(x) if look.log_x else x, y, width=width, height=each, log=look.log_y, label=label)
+        panel = _draw.curve(np.log10(x) if look.log_x else x, y, width=width, height=each, log=look.log_y)
+        lines += [*panel[:-1], _foot(x, label, width)]
     return "\n".join(lines)
 
 
@@ -130,6 +131,13 @@ def _paint(figure: Any, data: dict[str, Any], look: Look) -> None:
         axes.set_ylabel(labels[1])
         axes.set_xscale("log" if look.log_x else "linear")
         axes.set_yscale("log" if look.log_y else "linear")
+
+
+def _foot(x: Array, label: str, width: int) -> str:
+    """Return the line below a drawing: the ends of its axis, and what it is."""
+    left, right = f"{x.min():.4g}", f"{x.max():.4g}"
+    indent = " " * 11  # the drawing leaves as much for the numbers beside it
+    return f"{indent}{left}{label:^{max(width - len(indent) - len(left) - len(right), 1)}}{right}"
 
 
 def _parameters(graph: dict[str, Any]) -> str:

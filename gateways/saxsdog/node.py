@@ -55,8 +55,8 @@ class Saxsdog(Gateway):
         relative: str = Field("../work", description="Folder of the curves, seen from that of their image.")
         output: Path | None = Field(None, description="One folder for all curves instead.")
 
-    def start(self) -> None:
-        """Listen."""
+    def start(self) -> Deferred[Any] | None:
+        """Listen, and watch."""
         options = self.options
         entry = self._entry()
         port = entry.server_port if options.port is None else (options.port or "*")
@@ -72,10 +72,10 @@ class Saxsdog(Gateway):
         self.service = Service(engine, guard, f"tcp://{options.host}:{port}", feeder=feeder)
         self.service.start()
         self._watch = ImageWatch([base], lambda path: engine.new_file(str(path))) if options.watch else None
-        if self._watch is not None:
-            self._watch.start()
         self.log.info("listening at {where}", where=self.service.address)
         self.every(_LOOK, self._look)
+        # Where there are many folders, it takes a while until all are watched.
+        return deferToThread(self._watch.start) if self._watch is not None else None
 
     def stop(self) -> Deferred[Any]:
         """Listen no more; the pictures in hand are finished."""

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
@@ -121,6 +122,11 @@ def test_plot_follows_until_it_is_ended(
         run("plot")
     assert ended.value.code == 130
     assert [line for line in capsys.readouterr().out.splitlines() if line in ("a", "b", "c")] == ["a", "b", "c"]
+
+
+def test_a_window_needs_a_display(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    matplotlib.use("agg")
+    assert "no window can be opened here" in failure(capsys, run, "plot", "--window")
 
 
 def test_drawing_takes_curves_without_a_value() -> None:
