@@ -6,9 +6,11 @@ that it could not be read, whatever the reason; the queue tries again as long as
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,9 @@ import numpy.typing as npt
 
 from sisockdaq.sources.files import read_image
 
-__all__ = ["SUFFIXES", "Picture", "PictureReader", "PictureUnfinished", "is_picture"]
+__all__ = ["SUFFIXES", "Picture", "PictureReader", "PictureUnfinished", "is_picture", "pictures_below", "pilatus_tiff"]
+
+_log = logging.getLogger(__name__)
 
 SUFFIXES = (".tif", ".tiff", ".cbf", ".edf")
 
@@ -47,6 +51,21 @@ def is_picture(name: str | os.PathLike[str]) -> bool:
     """Return whether a name is that of a picture; hidden and temporary files are none."""
     base = os.path.basename(os.fspath(name)).lower()  # noqa: PTH119  (runs for every picture)
     return base.endswith(SUFFIXES) and not base.startswith(".")
+
+
+def pictures_below(folder: str) -> Iterator[str]:
+    """Yield the pictures in a folder and below it, by name; a folder that cannot be listed is passed over."""
+    try:
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+    except OSError as error:
+        _log.warning("%s: cannot be listed: %s", folder, error.strerror)
+        return
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            yield from pictures_below(entry.path)
+        elif is_picture(entry.name):
+            yield entry.path
 
 
 class PictureReader:
@@ -159,3 +178,33 @@ def _by_fabio(path: Path) -> Picture:
     except OSError as error:
         raise PictureUnfinished(str(error) or type(error).__name__) from error
     return Picture(image, "")
+
+
+def pilatus_tiff(image: npt.NDArray[np.int32], time: str = "2026-11-21T12:00:00.000") -> bytes:
+    """Return a file as a Pilatus writes it: pixels in one piece from byte 4096; for simulations and tests.
+
+    Parameters
+    ----------
+    image : ndarray of int32, shape (rows, columns)
+        Counts.
+    time : str
+        When it was taken, for the description.
+    """
+    said = f"# Pixel_size 172e-6 m x 172e-6 m\r\n# {time}\r\n# Exposure_time 0.990000 s\r\n".encode("ascii") + b"\0"
+    rows, columns = image.shape
+    entries = [
+        (_WIDTH, 4, 1, columns),
+        (_HEIGHT, 4, 1, rows),
+        (_BITS, 3, 1, 32),
+        (_COMPRESSION, 3, 1, 1),
+        (262, 3, 1, 1),  # black is zero
+        (_DESCRIPTION, 2, len(said), 512),
+        (_OFFSET, 4, 1, 4096),
+        (_SAMPLES, 3, 1, 1),
+        (_ROWS, 4, 1, rows),
+        (_BYTES, 4, 1, image.nbytes),
+        (_FORMAT, 3, 1, 2),
+    ]
+    head = b"II*\0" + struct.pack("<IH", 8, len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    start = (head + bytes(4)).ljust(512, b"\0") + said
+    return start.ljust(4096, b"\0") + np.ascontiguousarray(image, "<i4").tobytes()

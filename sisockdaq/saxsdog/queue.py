@@ -14,23 +14,21 @@ What it promises
 from __future__ import annotations
 
 import contextlib
-import heapq
 import logging
 import os
 import pickle
 import threading
 import time
 import weakref
-from collections import deque
-from collections.abc import Iterator
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
 from sisockdaq.errors import StorageError
 from sisockdaq.saxsdog._process import WorkerProcess
+from sisockdaq.saxsdog.backlog import Backlog
 from sisockdaq.saxsdog.integration import Reduction
-from sisockdaq.saxsdog.pictures import is_picture
+from sisockdaq.saxsdog.pictures import is_picture, pictures_below
 from sisockdaq.saxsdog.records import Counts, Failure, Records
 from sisockdaq.saxsdog.workers import READY, Done, Plan
 
@@ -44,8 +42,8 @@ _BATCH = 8
 _AHEAD = 16
 """Most pictures that a worker has in hand: enough that it never waits for the queue."""
 
-_FIRST_RETRY, _LAST_RETRY = 0.05, 1.0
-"""The first time between two tries of a picture, and the longest; it doubles [s]."""
+_AGAIN_AFTER = 0.05
+"""A picture that is told of anew while it is worked on is tried again after so long [s]."""
 
 _SILENT = 60.0
 """A worker with work in hand that is silent for so long is replaced [s]."""
@@ -104,29 +102,23 @@ class PictureQueue:
         patience: float = 10.0,
     ) -> None:
         calibration = reduction.calibration
-        self.directory = Path(os.path.abspath(directory))
+        self.directory = _absolute(directory)
         self.live_list = _live_list(self.directory, live_list) if calibration.live_filelisting else None
         self._inside = os.path.join(os.fspath(self.directory), "")  # noqa: PTH118
         self._plan = Plan(
             reduction,
             os.fspath(self.directory),
             relative,
-            None if output is None else os.path.abspath(output),
+            None if output is None else os.fspath(_absolute(output)),
             calibration.overwrite_files if overwrite is None else overwrite,
             None if self.live_list is None else os.fspath(self.live_list),
         )
         self._count = workers or calibration.workers
-        self._limit, self._patience = limit, patience
         self._records = Records()
         self._changed = threading.Condition()
-        self._waiting: deque[str] = deque()
-        self._queued: set[str] = set()
-        self._alone: deque[str] = deque()
-        self._later: list[tuple[float, str]] = []
-        self._tries: dict[str, tuple[int, float]] = {}
-        self._suspects: set[str] = set()
+        self._backlog = Backlog(limit, patience)
         self._workers: list[WorkerProcess] = []
-        self._in_hand = self._retries = self._dropped = self._ignored = self._restarts = 0
+        self._in_hand = self._dropped = self._ignored = self._restarts = 0
         self._early_deaths, self._next_start = 0, 0.0
         self._closed = self._aborted = self._leaving = False
         self._problem = ""
@@ -195,9 +187,7 @@ class PictureQueue:
         """End after the pictures in hand; those that wait are dropped. Workers not done in time are killed."""
         with self._changed:
             self._closed = self._aborted = True
-            self._dropped += len(self._waiting) + len(self._alone) + len(self._later)
-            for waiting in (self._waiting, self._alone, self._later, self._queued):
-                waiting.clear()
+            self._dropped += self._backlog.drop()
             self._changed.notify_all()
         self._wake()
         if self._thread is not None:
@@ -210,12 +200,12 @@ class PictureQueue:
         """Wait until nothing is queued or in hand; return whether that came to be in time."""
         with self._changed:
             self._changed.wait_for(lambda: not self._busy(), timeout)
-            return not (self._length() or self._in_hand or self._scans)
+            return not (self._backlog or self._in_hand or self._scans)
 
     def state(self) -> dict[str, Any]:
         """Return what ``stat`` answers."""
         with self._changed:
-            length = self._length()
+            length = len(self._backlog)
         return {
             "images processed": self._records.reduced + self._records.skipped,
             "queue length": length,
@@ -232,11 +222,11 @@ class PictureQueue:
                 records.reduced,
                 records.skipped,
                 records.failed,
-                self._retries,
+                self._backlog.retries,
                 self._dropped,
                 self._ignored,
                 self._restarts,
-                self._length(),
+                len(self._backlog),
                 self._in_hand,
                 records.rate(),
                 self._problem,
@@ -272,19 +262,13 @@ class PictureQueue:
     def _admit(self, name: str) -> bool:
         if self._closed or not name.startswith(self._inside) or not is_picture(name):
             return False
-        if name in self._queued:
-            return True
-        if self._length() >= self._limit:
-            return False
-        self._queued.add(name)
-        self._waiting.append(name)
-        return True
+        return self._backlog.admit(name)
 
     def _scan(self) -> None:
         try:
-            for name in _pictures(os.fspath(self.directory)):
+            for name in pictures_below(os.fspath(self.directory)):
                 with self._changed:
-                    self._changed.wait_for(lambda: self._closed or self._length() < self._limit)
+                    self._changed.wait_for(lambda: self._closed or not self._backlog.full)
                     if self._closed:
                         return
                     self._admit(name)
@@ -295,11 +279,8 @@ class PictureQueue:
                 self._changed.notify_all()
             self._wake()
 
-    def _length(self) -> int:
-        return len(self._waiting) + len(self._alone) + len(self._later)
-
     def _busy(self) -> bool:
-        return bool(self._length() or self._in_hand or self._scans) and not self._problem
+        return bool(self._backlog or self._in_hand or self._scans) and not self._problem
 
     def _wake(self) -> None:
         if not self._woken:
@@ -343,8 +324,9 @@ class PictureQueue:
 
     def _pause(self) -> float:
         with self._changed:
-            if self._later:
-                return min(max(self._later[0][0] - time.monotonic(), 0.0), 1.0)
+            due = self._backlog.due
+            if due is not None:
+                return min(max(due - time.monotonic(), 0.0), 1.0)
         return 1.0 if len(self._workers) == self._count or self._problem else 0.1
 
     def _staff(self) -> None:
@@ -354,36 +336,32 @@ class PictureQueue:
     def _deal(self) -> None:
         free = [worker for worker in self._workers if worker.ready]
         with self._changed:
-            now = time.monotonic()
-            while self._later and self._later[0][0] <= now:
-                self._waiting.append(heapq.heappop(self._later)[1])
+            self._backlog.ripen(time.monotonic())
             for worker in free:
-                while self._alone and not worker.hand:
-                    self._give(worker, [self._alone.popleft()])
-            # In turn, so that a short queue is shared.
-            while self._waiting:
-                open_ = [
-                    one for one in free if len(one.hand) <= _AHEAD - _BATCH and not self._suspects & one.hand.keys()
-                ]
-                if not open_:
+                if not worker.hand and (path := self._backlog.take_alone()) is not None:
+                    self._give(worker, [path])
+            while self._backlog.waiting:
+                taking = [worker for worker in free if self._has_room(worker)]
+                if not taking:
                     break
-                worker = min(open_, key=lambda one: len(one.hand))
-                share = max(1, min(_BATCH, len(self._waiting) // len(free)))
-                self._give(worker, [self._waiting.popleft() for _ in range(min(share, len(self._waiting)))])
+                # In turn, so that a short queue is shared.
+                worker = min(taking, key=lambda one: len(one.hand))
+                share = max(1, min(_BATCH, self._backlog.waiting // len(free)))
+                self._give(worker, self._backlog.take(share, time.monotonic()))
             self._changed.notify_all()
 
+    def _has_room(self, worker: WorkerProcess) -> bool:
+        return len(worker.hand) <= _AHEAD - _BATCH and not any(map(self._backlog.is_suspect, worker.hand))
+
     def _give(self, worker: WorkerProcess, paths: list[str]) -> None:
-        self._queued.difference_update(paths)
-        again = [path for path in paths if path in worker.hand]
-        if again:  # told of anew while it is worked on: once more, when that is done
-            paths = [path for path in paths if path not in worker.hand]
-            for path in again:
-                self._put_off(path, _FIRST_RETRY)
+        for path in worker.hand.keys() & set(paths):  # told of anew while it is worked on: once more, after that
+            self._backlog.postpone(path, time.monotonic() + _AGAIN_AFTER)
+            paths.remove(path)
         if not paths:
             return
         self._in_hand += len(paths)
         with contextlib.suppress(OSError):  # it died: its end is heard, and what it has in hand is tried again
-            worker.give(paths, not self._waiting)
+            worker.give(paths, not self._backlog.waiting)
 
     def _hear(self, worker: WorkerProcess, plan: bytes) -> None:
         try:
@@ -401,36 +379,21 @@ class PictureQueue:
             self._changed.notify_all()
 
     def _take(self, worker: WorkerProcess, done: Done) -> None:
-        if done.outcome in ("reduced", "skipped"):
+        good, again = done.outcome in ("reduced", "skipped"), False
+        if good:
             self._records.done(done)
         with self._changed:
             worker.hand.pop(done.path, None)
             self._in_hand -= 1
-            self._suspects.discard(done.path)
-            if done.outcome == "unfinished" and self._try_again(done):
+            if done.outcome == "unfinished" and self._aborted:
+                self._dropped += 1
                 return
-            self._tries.pop(done.path, None)
-        if done.outcome in ("failed", "unfinished"):
+            if done.outcome == "unfinished":
+                again = self._backlog.try_again(done.path, time.monotonic(), done.time, done.changed)
+            else:
+                self._backlog.settled(done.path)
+        if not good and not again:
             self._fail(done.path, done.reason)
-
-    def _try_again(self, done: Done) -> bool:
-        if self._aborted:
-            self._dropped += 1
-            return True
-        tries, first = self._tries.get(done.path, (0, done.time))
-        wait_for = min(_FIRST_RETRY * 2**tries, _LAST_RETRY)
-        # The time of a file may be another machine's: it lengthens the patience, and does not end it.
-        if done.time + wait_for > max(first, min(done.changed, done.time)) + self._patience:
-            return False
-        self._tries[done.path] = tries + 1, first
-        self._retries += 1
-        self._put_off(done.path, wait_for)
-        return True
-
-    def _put_off(self, path: str, seconds: float) -> None:
-        if path not in self._queued:
-            self._queued.add(path)
-            heapq.heappush(self._later, (time.monotonic() + seconds, path))
 
     def _fail(self, path: str, reason: str) -> None:
         _log.warning("%s: given up: %s", path, reason)
@@ -447,21 +410,15 @@ class PictureQueue:
                 self._dropped += len(lost)
                 return
             self._restarts += 1
-            guilty = [path for path in lost if path in self._suspects and len(lost) == 1]
-            for path in lost:
-                self._suspects.discard(path)
-                if path not in guilty and path not in self._queued:
-                    self._suspects.add(path)
-                    self._queued.add(path)
-                    self._alone.append(path)
+            guilty = self._backlog.lost(lost)
             if not lost:
                 self._early_deaths += 1
                 self._next_start = time.monotonic() + min(_RESTART_AFTER * 2**self._early_deaths, 5.0)
             if self._early_deaths >= _GIVE_UP:
                 self._problem = f"no worker process can start: the last one {ending}"
         _log.warning("worker %d %s; %d pictures were in its hands", worker.pid, ending, len(lost))
-        for path in guilty:
-            self._fail(path, f"the worker process {ending} over it, twice")
+        if guilty is not None:
+            self._fail(guilty, f"the worker process {ending} over it, twice")
 
     def _look_for_silent(self) -> None:
         now = time.monotonic()
@@ -487,22 +444,11 @@ def _close_both(*handles: int) -> None:
         os.close(handle)
 
 
+def _absolute(path: Path | str) -> Path:
+    return Path(os.path.normpath(Path(path).absolute()))
+
+
 def _live_list(directory: Path, chosen: Path | str | None) -> Path:
     if chosen is not None:
-        return Path(os.path.abspath(chosen))
+        return _absolute(chosen)
     return directory.parent / "results" / f"filelist_{directory.name}.log"
-
-
-def _pictures(folder: str) -> Iterator[str]:
-    """Yield the pictures in a folder and below it, by name; a folder that cannot be listed is passed over."""
-    try:
-        with os.scandir(folder) as found:
-            entries = sorted(found, key=lambda entry: entry.name)
-    except OSError as error:
-        _log.warning("%s: cannot be listed: %s", folder, error.strerror)
-        return
-    for entry in entries:
-        if entry.is_dir(follow_symlinks=False):
-            yield from _pictures(entry.path)
-        elif is_picture(entry.name):
-            yield entry.path

@@ -52,6 +52,9 @@ _SETTLED = 0.2
 _RETRY = 0.1
 """Time between two tries of a file [s]."""
 
+_CBF_PIXELS = b"\x0c\x1a\x04\xd5"
+"""What stands between the header and the pixels of a CBF."""
+
 _QUEUE = 10_000
 """Names that wait between two looks; when there are more, the folder is listed instead."""
 
@@ -183,6 +186,7 @@ def read_image(path: Path) -> tuple[npt.NDArray[Any], int]:
     """
     with _complaints() as complaints:
         try:
+            _refuse_cbf_without_pixels(path)
             with fabio.open(os.fspath(path)) as image:
                 if image.data is None:
                     raise OSError("no image in it, or not the whole of one")
@@ -194,6 +198,13 @@ def read_image(path: Path) -> tuple[npt.NDArray[Any], int]:
         if complaints.serious:
             raise OSError(complaints.serious)
     return data, count
+
+
+def _refuse_cbf_without_pixels(path: Path) -> None:
+    # Fabio looks for the mark that begins the pixels, without end where a half-written file does not have it yet.
+    with path.open("rb") as file:
+        if (file.read(3) == b"###" or path.suffix.lower() == ".cbf") and _CBF_PIXELS not in path.read_bytes():
+            raise OSError("its header is not whole")
 
 
 class _Watch(FileSystemEventHandler):
