@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from sisockdaq.integrate._jit import compiled, inner
 
-__all__ = ["BLOCK", "block_maximum", "has_unusable", "region_sum"]
+__all__ = ["BLOCK", "block_maximum", "four_places", "has_unusable", "region_sum"]
 
 BLOCK = 4096
 """Pixels of a block; a multiple of four. With its indices and shares it fits the first two levels of cache, so the
@@ -32,6 +34,18 @@ def has_unusable(pixels: Any, index: Any, masked: Any, dummy: Any, start: int, s
     for i in range(values.size):
         found += ((values[i] == dummy) | (values[i] != values[i])) & (entries[i] != masked)
     return found > 0
+
+
+@inner
+def four_places(word: Any, stride: int) -> Any:
+    """Take apart the entries of four pixels, read as one uint64, and send each to a bank of its own."""
+    low = np.uint64(0xFFFF)
+    return (
+        word & low,
+        ((word >> np.uint64(16)) & low) + np.uint64(stride),
+        ((word >> np.uint64(32)) & low) + np.uint64(2 * stride),
+        (word >> np.uint64(48)) + np.uint64(3 * stride),
+    )
 
 
 @inner

@@ -23,8 +23,9 @@ __all__ = [
     "half_widths",
     "no_values",
     "pack_pairs",
-    "pack_runs",
+    "pack_triples",
     "spread",
+    "spread_wide",
     "warm_up",
 ]
 
@@ -168,20 +169,26 @@ def pack_pairs(first: Any, span: Any, share: Any, bins: int, index: Any, out: An
 
 
 @compiled
-def pack_runs(first: Any, span: Any, share: Any, bins: int, longest: int, index: Any, out: Any) -> None:
-    """Fill a ``runs`` map of pixels over up to ``longest`` bins."""
-    outside, hidden = np.uint16(longest * bins), np.uint16(longest * bins + 1)
+def pack_triples(first: Any, span: Any, share: Any, bins: int, index: Any, out: Any) -> None:
+    """Fill a ``triples`` map: the middle bin of each pixel, and its shares in the bins before and after that one."""
+    outside, hidden = np.uint16(bins), np.uint16(bins + 1)
     for i in range(span.size):
         out[i, 0] = 0.0
         out[i, 1] = 0.0
         if span[i] < 0:
             index[i] = hidden
-        elif span[i] == 0 or span[i] > longest:
+        elif span[i] == 0 or span[i] > 3:
             index[i] = outside
-        else:
-            index[i] = np.uint16((span[i] - 1) * bins + first[i])
-            out[i, 0] = share[i, 0]
+        elif span[i] == 1:
+            index[i] = np.uint16(first[i])
+        elif span[i] == 2 and share[i, 0] >= share[i, 1]:
+            index[i] = np.uint16(first[i])
             out[i, 1] = share[i, 1]
+        else:
+            index[i] = np.uint16(first[i] + 1)
+            out[i, 0] = share[i, 0]
+            if span[i] == 3:
+                out[i, 1] = share[i, 1]
 
 
 def no_values() -> npt.NDArray[np.float64]:
@@ -202,7 +209,7 @@ def warm_up() -> None:
     none = np.zeros(0, np.int64)
     spread_wide(none, span, share, np.zeros(1, np.int64), line)
     pack_pairs(first, span, share, 1, np.zeros(4, np.uint16), np.zeros(1, np.float32))
-    pack_runs(first, span, share, 1, 1, np.zeros(4, np.uint16), np.zeros((1, 2), np.float32))
+    pack_triples(first, span, share, 1, np.zeros(4, np.uint16), np.zeros((1, 2), np.float32))
     corners, areas = np.ones((2, 2, 2), np.float32), np.zeros(1, np.float32)
     _full.bounds_full(corners, 1, masked)
     _full.spread_full(corners, 1, 1, ends, masked, 0.0, 1.0, areas, first, span, share)

@@ -53,7 +53,7 @@ def bounds_full(corners: Any, columns: int, masked: Any) -> tuple[float, float, 
 
 @inner
 def _area(a: Any) -> float:
-    """pyFAI's measure of the quadrangle, of which the sign matters: positive across the discontinuity only."""
+    """Return pyFAI's measure of the quadrangle, of which the sign matters: positive across the discontinuity only."""
     return 0.5 * ((a[2, 0] - a[0, 0]) * (a[3, 1] - a[1, 1])) - ((a[2, 1] - a[0, 1]) * (a[3, 0] - a[1, 0]))
 
 

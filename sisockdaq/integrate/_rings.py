@@ -26,6 +26,7 @@ _LEAST_COUNT = 3.0
 def count_entries(
     layout: int,
     index: Any,
+    packed: Any,
     pixels: int,
     bins: int,
     entries: int,
@@ -36,7 +37,7 @@ def count_entries(
 ) -> None:
     """Count each ring's pixels, and make of the counts where each ring begins; ``start`` is int64, (bins + 1,), zeros.
 
-    ``layout`` is 1 for ``whole``, 2 for ``pairs`` and 3 for ``runs``.
+    ``layout`` is 1 for ``whole``, 2 for ``pairs`` and 3 for ``triples``; ``packed`` has the map's shares in a row.
     """
     for i in range(pixels):
         entry = int(index[i])
@@ -50,8 +51,7 @@ def count_entries(
             if first + 1 < bins:
                 start[first + 2] += 1
         else:
-            first = entry % bins
-            for k in range(first, first + entry // bins + 1):
+            for k in range(entry - (packed[2 * i] != 0), entry + 1 + (packed[2 * i + 1] != 0)):
                 start[k + 1] += 1
     for k in range(side_start[side_pixel.size]):
         start[side_bin[k] + 1] += 1
@@ -102,20 +102,17 @@ def fill_entries(
             one = 1.0 - small if entry & 1 else small
             two = small if entry & 1 else 1.0 - small
         else:
-            first = entry % bins
-            last = first + entry // bins
             one = np.float64(packed[2 * i])
             two = np.float64(packed[2 * i + 1])
+            first, last = entry - (one != 0), entry + (two != 0)
         for b in range(first, last + 1):
             j = place[b]
             place[b] += 1
             pixel[j] = i
-            if b == first:
-                share[j] = one
-            elif b == last:
-                share[j] = two
+            if layout == 3 and b == entry:
+                share[j] = 1.0 - one - two
             else:
-                share[j] = (1.0 - one - two) / (last - first - 1)
+                share[j] = one if b == first else two
 
 
 @njit(nogil=True, cache=True, error_model="numpy")

@@ -7,9 +7,9 @@ Three layouts, each an array of one uint16 *entry* a pixel and, where pixels are
 ``pairs``
     Split pixels of at most two bins. Entry ``2 b`` has the share that falls in bin ``b``, entry ``2 b + 1`` the share
     in bin ``b + 1``; always the smaller of the two, so that the other, ``1 − share``, is as exact as the first.
-``runs``
-    Split pixels of several bins: entry ``(n − 1) · bins + b`` for a pixel over ``n`` bins from ``b`` on, with its
-    shares in the first and the last; those between are equal (bounding boxes), or there is one only (quadrangles).
+``triples``
+    Split pixels of up to three bins: the entry is the bin in the middle, with the shares in the bins before and after
+    it; the rest is in the middle. Of two bins the one with the larger share is the middle, for the same reason.
 
 The last two entries of each map mean *outside the range* (a good pixel, in no bin) and *masked*. Pixels too wide for
 the layout stand in a `SideList`; in the map they are *outside*.
@@ -32,7 +32,7 @@ from sisockdaq.integrate.geometry import Pixels, Split
 __all__ = ["MOST_ENTRIES", "SPLITS", "BinMap", "Layout", "SideList", "Split", "build_map"]
 
 SPLITS: tuple[str, ...] = get_args(Split)
-Layout = Literal["whole", "pairs", "runs"]
+Layout = Literal["whole", "pairs", "triples"]
 
 MOST_ENTRIES = (1 << 16) - 2
 """Entries of a map beside *outside* and *masked*: what a uint16 can count."""
@@ -41,12 +41,7 @@ _FLOAT32_STEP = 1.0 + float(np.finfo(np.float32).eps)
 """pyFAI widens the upper end of the range by this factor, so that the last pixel falls into the last bin."""
 
 _WIDE_SHARE = 0.05
-"""From this share of pixels over more than two bins on, ``runs`` is faster than ``pairs`` with a side list."""
-
-_LONGEST_RUN: dict[Split, int] = {"bbox": 4, "full": 3}
-"""Bins of a pixel in ``runs``; more are rare, and each would enlarge the accumulators by the number of bins. Two shares
-tell all three of a quadrangle, not all four."""
-
+"""From this share of pixels over more than two bins on, ``triples`` is faster than ``pairs`` with a side list."""
 
 _ANYWHERE = (-float("inf"), float("inf"))
 """Ends of the azimuth where there is no range of it."""
@@ -80,7 +75,7 @@ class BinMap:
     Attributes
     ----------
     layout : str
-        ``whole``, ``pairs`` or ``runs``.
+        ``whole``, ``pairs`` or ``triples``.
     bins : int
         Bins of the curve.
     entries : int
@@ -90,7 +85,7 @@ class BinMap:
     index : ndarray of uint16, (pixels rounded up to a multiple of four,)
         Entry of each pixel; the padding is *masked*.
     share : ndarray of float32, (n,), (n, 2) or (0,)
-        For ``pairs``, ``runs`` and ``whole``.
+        For ``pairs``, ``triples`` and ``whole``.
     normalization : ndarray of float32, (pixels,)
         Weight of each pixel in the denominator.
     side : SideList
@@ -144,12 +139,10 @@ def build_map(
     MaskError
         When no pixel is left.
     ConfigurationError
-        For more bins than the maps hold (65534 unsplit, 32767 split), or none.
+        For more bins than the maps hold (65534), or none.
     """
-    classes = 1 if pixels.split == "no" else 2
-    most = MOST_ENTRIES // classes
-    if not 1 <= bins <= most:
-        raise ConfigurationError(f"bins is {bins}", remedy=f"from 1 to {most}" + (" with splitting" * (classes > 1)))
+    if not 1 <= bins <= MOST_ENTRIES:
+        raise ConfigurationError(f"bins is {bins}", remedy=f"from 1 to {MOST_ENTRIES}")
     hidden = np.zeros(pixels.centre.size, np.bool_) if mask is None else np.ascontiguousarray(mask).reshape(-1)
     low, high = _range(pixels, hidden, radial_range)
     width = (high - low) / bins
@@ -226,14 +219,12 @@ def _split_map(
     spread = _spread(scale, pixels, hidden, ends)
     wide = int(np.count_nonzero(spread.span > 2))
     used = int(np.count_nonzero(spread.span > 0))
-    longest = min(_LONGEST_RUN[pixels.split], MOST_ENTRIES // bins)
-    layout: Layout = "runs" if wide > _WIDE_SHARE * used and longest > 2 else "pairs"
-    limit = longest if layout == "runs" else 2
-    entries = limit * bins
+    layout: Layout = "triples" if wide > _WIDE_SHARE * used or bins > MOST_ENTRIES // 2 else "pairs"
+    limit, entries = (3, bins) if layout == "triples" else (2, 2 * bins)
     index = _empty_index(number, entries)
-    packed: npt.NDArray[np.float32] = np.empty((number, 2) if layout == "runs" else number, np.float32)
-    if layout == "runs":
-        _build.pack_runs(spread.first, spread.span, spread.share, bins, limit, index, packed)
+    packed: npt.NDArray[np.float32] = np.empty((number, 2) if layout == "triples" else number, np.float32)
+    if layout == "triples":
+        _build.pack_triples(spread.first, spread.span, spread.share, bins, index, packed)
     else:
         _build.pack_pairs(spread.first, spread.span, spread.share, bins, index, packed)
     side = _side_list(scale, pixels, spread, np.flatnonzero(spread.span > limit))

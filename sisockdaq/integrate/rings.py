@@ -32,7 +32,7 @@ __all__ = ["BLOCK", "Block", "Rings", "Room"]
 BLOCK = 1 << 15
 """Values of a block: with what a ring needs beside them they fit the second level of cache."""
 
-_LAYOUTS = {"whole": 1, "pairs": 2, "runs": 3}
+_LAYOUTS = {"whole": 1, "pairs": 2, "triples": 3}
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,17 +197,17 @@ def _turn_over(
     bin_map: BinMap,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.float32]]:
     pixels = bin_map.shape[0] * bin_map.shape[1]
-    layout = _LAYOUTS[bin_map.layout]
+    layout, packed = _LAYOUTS[bin_map.layout], bin_map.share.reshape(-1)
     side_pixel, side_start, side_bin, side_share = _side_table(bin_map.side)
     start = np.zeros(bin_map.bins + 1, np.int64)
     sizes = (pixels, bin_map.bins, bin_map.entries)
-    _rings.count_entries(layout, bin_map.index, *sizes, side_pixel, side_start, side_bin, start)
+    _rings.count_entries(layout, bin_map.index, packed, *sizes, side_pixel, side_start, side_bin, start)
     pixel = np.empty(int(start[-1]), np.int32)
     share = np.empty(0 if bin_map.layout == "whole" else pixel.size, np.float32)
     _rings.fill_entries(
         layout,
         bin_map.index,
-        bin_map.share.reshape(-1),
+        packed,
         *sizes,
         side_pixel,
         side_start,
