@@ -18,6 +18,7 @@ IMAGE_TYPES = ("image/png", "image/jpeg", "application/x-npy")
 
 _ID = {"type": "string", "minLength": 1, "maxLength": 200, "pattern": r"^[A-Za-z0-9_.-]+$"}
 _INDEX = {"type": "integer", "minimum": 0, "maximum": models.MOST_IMAGES}
+_FOLDER = {"type": "string", "description": "Where the file is, when several of that name are in different folders."}
 _FORMAT = {"type": "string", "enum": ["png", "jpeg", "npy", "json"], "default": "png"}
 
 
@@ -72,6 +73,7 @@ OPERATIONS = (
         "A recorded file, by run_id or by the name of its acquisition.",
         models.FileReply,
         parameters={"acquisition_id": _ID},
+        query={"folder": _FOLDER},
     ),
     Operation(
         "GET",
@@ -79,7 +81,7 @@ OPERATIONS = (
         "One image of a recorded file.",
         models.ImageReply,
         parameters={"acquisition_id": _ID, "i_image": _INDEX},
-        query={"format": _FORMAT},
+        query={"format": _FORMAT, "folder": _FOLDER},
         other_types=IMAGE_TYPES,
     ),
 )

@@ -220,7 +220,7 @@ class Pages:
     def file(self, request: Any, acquisition: str) -> Any:
         """Describe a recorded file."""
         logs = yield self._logs_or_none()
-        found = yield self._in_thread(metadata, self._gateway.client, acquisition, logs)
+        found = yield self._in_thread(metadata, self._gateway.client, acquisition, logs, _folder(request))
         return _ok("Metadata retrieved.", file_metadata=found)
 
     @app.route("/file/<acquisition>/<index>", methods=["GET", "HEAD"])
@@ -232,7 +232,7 @@ class Pages:
             raise BadRequest(f"format={form} is none of {', '.join((*CONTENT_TYPES, 'json'))}")
         number = _number(index, "the index of the image")
         logs = yield self._logs_or_none()
-        found = yield self._in_thread(find, self._gateway.client, acquisition, number, logs)
+        found = yield self._in_thread(find, self._gateway.client, acquisition, number, logs, _folder(request))
         if form == "json":
             body: bytes = yield self._gateway.compute(lambda: _ok("Image retrieved.", image=image_reply(found)))
             return body
@@ -300,6 +300,12 @@ def _told(error: SisockdaqError) -> str:
 def _ignored(wanted: models.WriteRequest) -> str:
     extra = sorted(wanted.model_extra or {})
     return f" Not used: {', '.join(extra)}." if extra else ""
+
+
+def _folder(request: Any) -> str | None:
+    """Return the folder that tells acquisitions of one name apart, if the request says one."""
+    given = request.args.get(b"folder")
+    return given[-1].decode("utf-8", "replace").rstrip("/") if given and given[-1] else None
 
 
 def _number(text: str, what: str) -> int:

@@ -1,6 +1,7 @@
 """Images of recorded files, through the site's archive.
 
-An acquisition goes by its ``run_id`` or by its name. Paths come from the writer's log only, never from a caller.
+An acquisition goes by its ``run_id``, or by its name, and its folder where there are several of that name. Files are
+those that the archive lists or the writer's log names; a caller's folder only chooses among them.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["find", "image_reply", "metadata"]
 
 
-def find(client: ServingClient, wanted: str, index: int, logs: Sequence[Mapping[str, Any]]) -> Image:
+def find(
+    client: ServingClient, wanted: str, index: int, logs: Sequence[Mapping[str, Any]], folder: str | None = None
+) -> Image:
     """Return one image of an acquisition.
 
     Parameters
@@ -31,29 +34,33 @@ def find(client: ServingClient, wanted: str, index: int, logs: Sequence[Mapping[
     index : int
         From 0.
     logs : sequence of std-daq's acquisitions
+    folder : str, optional
+        Of its files.
 
     Raises
     ------
     FileUnreadable
-        No archive has it.
+        No archive has it, or several folders do.
     """
-    entry = _entry(client, wanted, _logged(wanted, logs))
+    entry = _entry(client, wanted, _logged(wanted, logs), folder)
     images = int(entry.get("frames") or 0)
     if index >= images:
         last = f"its images are 0 to {images - 1}" if images else "it has no image yet"
         raise FileUnreadable(f"{wanted} has no image {index}", remedy=last)
-    return client.image(f"{entry.get('source') or 'image'}::image", str(entry["acquisition"]), index)
+    return _image(client, entry, index)
 
 
-def metadata(client: ServingClient, wanted: str, logs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def metadata(
+    client: ServingClient, wanted: str, logs: Sequence[Mapping[str, Any]], folder: str | None = None
+) -> dict[str, Any]:
     """Return std-daq's description of a recorded file; raises as `find`."""
     logged = _logged(wanted, logs)
-    entry = _entry(client, wanted, logged)
+    entry = _entry(client, wanted, logged, folder)
     images = int(entry.get("frames") or 0)
     shape: tuple[int, ...] = ()
     kind = None
     if images:
-        first = client.image(f"{entry.get('source') or 'image'}::image", str(entry["acquisition"]), 0).values
+        first = _image(client, entry, 0).values
         shape, kind = first.shape, first.dtype.name
     files = [str(path) for path in entry.get("files") or ()]
     info = {"n_images": entry.get("frames_requested"), "output_file": None, "run_id": None}
@@ -85,11 +92,18 @@ def image_reply(image: Image) -> dict[str, Any]:
     }
 
 
+def _image(client: ServingClient, entry: Mapping[str, Any], index: int) -> Image:
+    source = entry.get("source") or "image"
+    return client.image(f"{source}::image", str(entry["acquisition"]), index, folder=entry.get("folder"))
+
+
 def _logged(wanted: str, logs: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     return next((one for one in logs if str(one["info"]["run_id"]) == wanted), None)
 
 
-def _entry(client: ServingClient, wanted: str, logged: Mapping[str, Any] | None) -> Mapping[str, Any]:
+def _entry(
+    client: ServingClient, wanted: str, logged: Mapping[str, Any] | None, folder: str | None
+) -> Mapping[str, Any]:
     """Return the archive's entry of an acquisition: of the very file, where the log names one."""
     held = client.acquisitions()
     entry: Mapping[str, Any]
@@ -100,10 +114,15 @@ def _entry(client: ServingClient, wanted: str, logged: Mapping[str, Any] | None)
                 entry.get("acquisition") in (stem.stem, stem.stem.removesuffix("_master"))
             ):
                 return entry
-    for entry in reversed(held):
-        if entry.get("acquisition") == wanted:
-            return entry
+    named = [each for each in held if each.get("acquisition") == wanted and folder in (None, each.get("folder"))]
+    if len({each.get("folder") for each in named}) > 1:
+        places = ", ".join(str(each.get("folder")) for each in named)
+        raise FileUnreadable(f"{wanted} is in several folders: {places}", remedy="ask by run_id, or add ?folder=")
+    if named:
+        return named[-1]
     known = ", ".join(str(entry.get("acquisition")) for entry in held[-5:])
+    there = f" in {folder}" if folder is not None else ""
     raise FileUnreadable(
-        f'no archive has an acquisition "{wanted}"', remedy=f"the latest are {known}" if known else "none has any yet"
+        f'no archive has an acquisition "{wanted}"{there}',
+        remedy=f"the latest are {known}" if known else "none has any yet",
     )

@@ -2,7 +2,7 @@
 
 Finding and reading are in `sisockdaq.nexus.archive`; this node watches the folder, scans it from time to time (a
 watch misses what happens on another machine's side of a network file system), and answers the usual questions.
-Beside them it has ``B.consumer.<name>.acquisitions()`` and ``B.consumer.<name>.get_image(acquisition, index)``.
+Beside them it has ``B.consumer.<name>.acquisitions()`` and ``B.consumer.<name>.get_image(acquisition, index, folder)``.
 """
 
 from __future__ import annotations
@@ -109,9 +109,10 @@ class Hdf5Archive(DataNodeServer):
         """Return every acquisition with its frames, files, span and ledger, oldest first."""
         return self._answer(lambda: schema.plain_values(self.archive.acquisitions()))
 
-    def get_image(self, acquisition: str, index: int, details: Any = None) -> Deferred[Any]:
+    def get_image(self, acquisition: str, index: int, folder: str | None = None, details: Any = None) -> Deferred[Any]:
         """Return one image of an acquisition, with ``mask`` where packets were lost (messages of `wire`)."""
-        answer = self._answer(lambda: self.archive.image(str(acquisition), int(index)))
+        place = None if folder is None else str(folder)
+        answer = self._answer(lambda: self.archive.image(str(acquisition), int(index), place))
         if details is None or details.progress is None:
             return answer.addCallback(wire.single_message)
         return answer.addCallback(lambda reply: flow.send(self, details.progress, wire.messages(reply)))

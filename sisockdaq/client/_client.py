@@ -188,7 +188,9 @@ class Client:
                 reason = error.message
         raise DeadlineExceeded(f"{field} did not get {samples} samples within {deadline:g} s: {reason}")
 
-    def image(self, field: str, run: str | Run | None = None, frame: int | None = None) -> Image:
+    def image(
+        self, field: str, run: str | Run | None = None, frame: int | None = None, *, folder: str | None = None
+    ) -> Image:
         """Return one image.
 
         Parameters
@@ -199,6 +201,8 @@ class Client:
             An acquisition; its images come from the archive. Without it: the newest live image.
         frame : int, optional
             Index in the acquisition, from 0; default the first. Without ``run``, of the newest acquisition.
+        folder : str, optional
+            Where its files are, when acquisitions of that name are in more than one folder.
 
         Raises
         ------
@@ -206,7 +210,7 @@ class Client:
         """
         if run is None and frame is None:
             return live_image(self._asker, self._live_source(field), field)
-        return archived_image(self._network, self._catalog, field, _name_of(run), frame or 0)
+        return archived_image(self._network, self._catalog, field, _name_of(run), frame or 0, folder)
 
     def acquire(
         self,

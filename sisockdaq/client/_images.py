@@ -1,6 +1,6 @@
 """Images: the newest of a live node, or one of an acquisition from an archive.
 
-An archive's ``get_image(acquisition, index)`` answers with the messages of `sisockdaq.wire`; the reply's field
+An archive's ``get_image(acquisition, index, folder)`` answers with the messages of `sisockdaq.wire`; the reply's field
 ``image`` holds one sample, ``mask`` (where it is there) one of the same shape, 1 where a lost packet's pixels are.
 """
 
@@ -37,16 +37,22 @@ def live_image(asker: Asker, source: Source, name: str) -> Image:
     return Image(name, samples.values[-1], float(samples.t[-1]))
 
 
-def archived_image(network: Network, catalog: Catalog, name: str, acquisition: str | None, index: int) -> Image:
+def archived_image(
+    network: Network, catalog: Catalog, name: str, acquisition: str | None, index: int, folder: str | None = None
+) -> Image:
     """Return one image of an acquisition (None: the newest).
 
     Raises
     ------
     FileUnreadable
-        When no archive has it.
+        When no archive has it, or it is in more than one folder and none is given.
     """
     held = list_acquisitions(network, catalog)
     named = [entry for entry in held if acquisition in (None, entry.get("acquisition"))]
+    named = [entry for entry in named if folder in (None, entry.get("folder"))]
+    folders = sorted({str(entry["folder"]) for entry in named if entry.get("folder")})
+    if acquisition is not None and len(folders) > 1:
+        raise FileUnreadable(f"{acquisition} is in {len(folders)} folders: {', '.join(folders)}", remedy="name one")
     if not named:
         known = ", ".join(str(entry.get("acquisition")) for entry in held[-5:])
         raise FileUnreadable(
@@ -56,14 +62,16 @@ def archived_image(network: Network, catalog: Catalog, name: str, acquisition: s
     error: SisockdaqError = NodeNotFound("no archive answered")
     for entry in reversed(named):
         try:
-            return _ask(network, str(entry["archive"]), name, str(entry["acquisition"]), index)
+            place = entry.get("folder")
+            return _ask(network, str(entry["archive"]), name, str(entry["acquisition"]), index, place)
         except SisockdaqError as failed:
             error = failed
     raise error
 
 
-def _ask(network: Network, archive: str, name: str, acquisition: str, index: int) -> Image:
-    reply = network.result(network.start_arrays(f"consumer.{archive}.get_image", acquisition, index))
+def _ask(network: Network, archive: str, name: str, acquisition: str, index: int, folder: str | None) -> Image:
+    place = () if folder is None else (folder,)
+    reply = network.result(network.start_arrays(f"consumer.{archive}.get_image", acquisition, index, *place))
     image, mask = reply.samples.get("image"), reply.samples.get("mask")
     if image is None or len(image) != 1:
         raise ReplyInvalid(f"{archive} answered get_image without an image")

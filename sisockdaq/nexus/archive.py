@@ -308,21 +308,23 @@ class Archive:
         keep = row.file.state != "growing"
         return self.pool.read(DataFileReader, Path(row.path), read, version=row.version[:2], keep=keep)
 
-    def image(self, acquisition: str, index: int) -> Reply:
+    def image(self, acquisition: str, index: int, folder: str | None = None) -> Reply:
         """Return one image of an acquisition as fields ``image``, ``frame_number`` and, of a partial frame, ``mask``.
 
-        ``mask`` is 1 where the pixels' packet was lost.
+        ``mask`` is 1 where the pixels' packet was lost. `folder` tells acquisitions of one name apart.
 
         Raises
         ------
         FileUnreadable
-            When no acquisition of that name is here.
+            When no acquisition of that name is here, or more than one and no folder is given.
         FieldUnknown
             When it has no such frame.
         """
-        files = self.index.data_files(acquisition)
+        files = [row for row in self.index.data_files(acquisition) if folder in (None, row.folder)]
         if not files:
-            raise FileUnreadable(f'no acquisition "{acquisition}" is in {self.root}')
+            raise FileUnreadable(f'no acquisition "{acquisition}" is in {folder or self.root}')
+        if len(folders := sorted({row.folder for row in files})) > 1:
+            raise FileUnreadable(f"{acquisition} is in {len(folders)} folders: {', '.join(folders)}", remedy="name one")
         total = max(row.first_index + row.rows for row in files)
         row = next((each for each in files if each.first_index <= index < each.first_index + each.rows), None)
         if row is None:

@@ -8,16 +8,19 @@ import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import requests
 from std_daq_client import StdDaqAdminException, StdDaqClient
 
 from sisockdaq.cli.packets import udp_targets
 from sisockdaq.detector.description import DetectorOptions
 from sisockdaq.detector.simulator import Simulation, simulate
+from sisockdaq.errors import FileUnreadable
 from sisockdaq.testing.waiting import wait_until
 from tests.endtoend.house import DEADLINE, House, images_of, wait_for
 
@@ -97,6 +100,35 @@ def test_writer_and_integrator_follow_a_new_configuration(house: House, daq: Daq
         daq.set_config({key: before[key] for key in ("image_pixel_height", "module_positions")})
         wait_for(lambda: house.client.call_control("writer", "status")["source"], "the writer's source")
     check_configured(house, daq, (height, width), before["module_positions"])
+
+
+def test_files_of_one_name_in_two_folders_are_told_apart(house: House, daq: Daq) -> None:
+    runs = house.trial.site.resolve_output("runs")
+    wait_for(lambda: house.client.call_control("writer", "status")["source"], "the writer's source")
+    firsts = {}
+    for place in ("a", "b"):
+        (runs / place).mkdir()
+        path = runs / place / "twice.h5"
+        daq.start_writer_async({"output_file": str(path), "n_images": 3, "run_id": f"twice-{place}"})
+        daq.wait(state="WAITING_IMAGES")
+        firsts[place] = house.next_frame
+        house.send(3).wait()
+        daq.wait(state="FINISHED", n_write_completed=3)
+    wait_for(lambda: sum(one["acquisition"] == "twice" for one in house.client.acquisitions()) == 2, "both files")
+
+    def ask(identity: str, **query: str) -> requests.Response:
+        return requests.get(f"{daq.url_base}/file/{identity}/1", {"format": "npy", **query}, timeout=DEADLINE)
+
+    for place, first in firsts.items():
+        expected = house.simulation.image(first + 1)
+        for answer in (ask(f"twice-{place}"), ask("twice", folder=str(runs / place))):
+            assert (np.load(BytesIO(answer.content)) == expected).all()
+        assert (house.client.image("receiver::image", "twice", 1, folder=str(runs / place)).values == expected).all()
+    answer = ask("twice").json()
+    assert (answer["status"], "in several folders" in answer["message"]) == ("error", True)
+    with pytest.raises(FileUnreadable, match="in 2 folders"):
+        house.client.image("receiver::image", "twice", 1)
+    assert "no archive has" in ask("twice", folder="/nowhere").json()["message"]
 
 
 def check_configured(house: House, daq: Daq, shape: tuple[int, int], positions: dict[str, list[int]]) -> None:
