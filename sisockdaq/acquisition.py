@@ -113,12 +113,13 @@ class Request:
 class Record:
     """An acquisition, running or over. Times are UNIX seconds, None while not known.
 
+    ``state`` is None until the source has begun: who sends images as soon as it is WAITING_IMAGES loses none.
     ``frames_taken`` came to be written, ``frames_written`` are in the files (where there are raw packets instead of
     images: in the recording); ``master`` and ``files`` are their paths, ``raw`` is the folder of raw packets.
     """
 
     request: Request
-    state: AcquisitionState = AcquisitionState.WAITING_IMAGES
+    state: AcquisitionState | None = None
     message: str = ""
     started: float | None = None
     ended: float | None = None
@@ -372,6 +373,7 @@ class AcquisitionMachine:
     def resume(self, record: Record, now: float) -> list[Instruction]:
         """Take up an acquisition that is under way at its source, after the death of the process that began it."""
         self._take_over(record, now)
+        record.state = record.state or AcquisitionState.WAITING_IMAGES
         return [OpenFiles(record.request, resume=True)]
 
     def recover(self, record: Record, reason: str, now: float) -> list[Instruction]:
@@ -413,6 +415,7 @@ class AcquisitionMachine:
         match event:
             case SourceStarted(acquisition) if acquisition == record.request.acquisition:
                 if self._phase is _Phase.ARMED:
+                    record.state = AcquisitionState.WAITING_IMAGES
                     self._enter(_Phase.RUNNING, now)
             case FramesCome() if self.taking_frames:
                 if record.state is AcquisitionState.WAITING_IMAGES:

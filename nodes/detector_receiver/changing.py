@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,9 +16,16 @@ from sisockdaq.detector.configuration import Addresses, changed, to_config
 from sisockdaq.detector.description import DetectorOptions
 from sisockdaq.detector.receiver import Receiver
 from sisockdaq.detector.sockets import open_sockets
-from sisockdaq.errors import AcquisitionRefused, ConfigurationError, SisockdaqError
+from sisockdaq.errors import AcquisitionRefused, ConfigurationError, DeadlineExceeded, SisockdaqError
+from sisockdaq.frames import Producer
 
 __all__ = ["Changing"]
+
+FOLLOWED_WITHIN = 10.0
+"""Time that writer and integrator get to attach to the frames of a new configuration [s]; they try every 50 ms."""
+
+_LOOK = 0.02
+"""Time between two looks at who has attached [s]."""
 
 _log = Logger("sisockdaq.detector_receiver")
 
@@ -33,6 +41,7 @@ class Changing:
     _changing: threading.Lock
     _kept: KeptConfiguration
     _darks: DarkRuns | None
+    _producer: Producer | None
     _broken: str
     _changes: int
     _last: tuple[float, int, int, int] | None
@@ -60,8 +69,9 @@ class Changing:
     def set_config(self, changes: Mapping[str, Any]) -> dict[str, Any]:
         """Change detector and ports, all or nothing; return the whole configuration (role control).
 
-        Consumers see the new description without a restart. The change is kept for the next start, until the site
-        file describes another detector.
+        Consumers see the new description without a restart; it is answered once those that take part in acquisitions
+        (writer, integrator) have attached again, so that a start may follow at once. The change is kept for the next
+        start, until the site file describes another detector.
 
         Raises
         ------
@@ -69,6 +79,8 @@ class Changing:
             With every reason; then all is as it was.
         AcquisitionRefused
             While an acquisition, a dark run or another change is under way.
+        DeadlineExceeded
+            When a consumer has not followed; the new configuration is in use nevertheless.
         """
         if not self._changing.acquire(blocking=False):
             raise AcquisitionRefused("another change is under way", remedy="wait for its end")
@@ -78,8 +90,10 @@ class Changing:
                 self._refuse_while_busy()
                 self._try_ports(addresses)
                 self._jungfrau_part(detector).prepare()  # a pedestal of another shape refuses it before anything stops
+                followers = _reporting(self._producer)
                 self._replace(detector, addresses)
                 self._kept.save(detector, addresses)
+                self._wait_for(followers)
             return self.get_config()
         finally:
             self._changing.release()
@@ -109,6 +123,18 @@ class Changing:
         for one in open_sockets(new, self.options.receive_buffer):
             one.close()
 
+    def _wait_for(self, followers: set[str]) -> None:
+        """Wait until these consumers have attached to the frames as they are now."""
+        until = time.monotonic() + FOLLOWED_WITHIN
+        while missing := followers - _reporting(self._producer):
+            if time.monotonic() > until:
+                raise DeadlineExceeded(
+                    f"{self.detector.title} is configured, but {', '.join(sorted(missing))} did not attach to its "
+                    f"frames within {FOLLOWED_WITHIN:g} s",
+                    remedy="its log says why; what was started before that is refused",
+                )
+            time.sleep(_LOOK)
+
     def _replace(self, detector: DetectorOptions, addresses: Addresses) -> None:
         """Stop what runs and begin anew; when that fails, begin again as it was."""
         before = self.detector, self._addresses
@@ -134,3 +160,9 @@ class Changing:
         self._last, self._image_due = None, 0.0
         self._changes += 1
         self._begin()
+
+
+def _reporting(producer: Producer | None) -> set[str]:
+    """Return the attached consumers that report after an acquisition; who only looks on may come and go."""
+    consumers = producer.status()["consumers"] if producer is not None else {}
+    return {name for name, each in consumers.items() if each["state"] == "attached" and each.get("reports")}

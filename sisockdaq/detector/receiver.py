@@ -15,6 +15,7 @@ import os
 import queue
 import socket
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
@@ -48,6 +49,9 @@ _TIME_STEP = 1e-6
 
 _CLOCK_STEP = 1.0
 """A frame's time that falls back by more than this means that the clock was set [s]."""
+
+_CATCH_UP = 0.5
+"""Longest time that older packets are taken for before an acquisition begins [s]; a detector may never pause."""
 
 _ANSWER_DEADLINE = 5.0
 """Longest wait of a request for the receiver's thread [s]."""
@@ -310,18 +314,35 @@ class Receiver:
 
     def _loop(self) -> None:
         while not self._stopping.is_set():
-            self._take_slots()
-            code = self._receive(self._plan, self._state, self._memory, self._producer.packet_masks, _WAIT_MS)
-            if code == kernel.RECORDED:
-                self._record()
-            elif code == kernel.NEED_SLOT:
-                self._publish_done()
-                self._take_slots()
-                self._state.scalars[tables.RING_FULL] = int(self._state.scalars[tables.FREE_COUNT] == 0)
-            else:
-                self._publish_done()
-            if code == kernel.WOKEN:
+            if self._turn(_WAIT_MS) == kernel.WOKEN:
                 self._hear()
+
+    def _turn(self, wait_ms: int) -> int:
+        """Receive until there is something to do, and do it; returns what the kernel came back with."""
+        self._take_slots()
+        code = int(self._receive(self._plan, self._state, self._memory, self._producer.packet_masks, wait_ms))
+        if code == kernel.RECORDED:
+            self._record()
+        elif code == kernel.NEED_SLOT:
+            self._publish_done()
+            self._take_slots()
+            self._state.scalars[tables.RING_FULL] = int(self._state.scalars[tables.FREE_COUNT] == 0)
+        else:
+            self._publish_done()
+        return code
+
+    def _catch_up(self) -> None:
+        """Take what has come to the sockets so far: it is older than what is asked for next.
+
+        A thread that got no processor for a while has frames of some time ago there, which must not become the first
+        of an acquisition. A socket that was found empty once holds nothing older.
+        """
+        asked = time.monotonic_ns()
+        until = asked + int(_CATCH_UP * 1e9)
+        drained = self._state.streams[: len(self._sockets), tables.DRAINED]
+        while not self._stopping.is_set() and drained.min() < asked and time.monotonic_ns() < until:
+            if self._turn(0) == kernel.WOKEN:
+                os.eventfd_read(self._wake)  # `_hear`, which calls this, looks for further requests by itself
 
     def _finish(self) -> None:
         try:
@@ -453,6 +474,7 @@ class Receiver:
     def _obey(self, request: Request) -> SisockdaqError | None:
         try:
             if isinstance(request, Arm):
+                self._catch_up()
                 frames = self._state.frames
                 status = frames[:, tables.STATUS]
                 assembled = frames[(status == tables.OPEN) | (status == tables.CLOSED), tables.NUMBER]

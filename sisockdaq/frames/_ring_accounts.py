@@ -95,11 +95,12 @@ class Guest:
         return starved and now - self.progress_at >= patience
 
     def status(self, state: str = "attached") -> dict[str, Any]:
-        """Return its policy, state and counts."""
+        """Return its policy, its state, whether it reports after acquisitions, and its counts."""
         attached = state == "attached"
         return {
             "policy": str(self.policy),
             "state": state,
+            "reports": self.reports,
             **self.counts,
             "held": int(np.count_nonzero(self.owed)) if attached and self.lossless else 0,
             "queued": self.head - min(self.words[TAIL], self.head) if attached else 0,

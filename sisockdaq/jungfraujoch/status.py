@@ -160,7 +160,7 @@ def series_status(series: Series, tally: Tally, record: Record) -> dict[str, Any
     written = files.images if files is not None else 0
     notes = [text for text in (record.message, series.problem, tally.last_problem) if text]
     return {
-        "acquisition_state": str(record.state),
+        "acquisition_state": str(record.state) if record.state else None,
         "file_prefix": header.file_prefix,
         "series_id": header.key[0],
         "series_unique_id": header.key[1],

@@ -25,7 +25,8 @@ from sisockdaq import acquisition as life
 from sisockdaq.errors import AcquisitionRefused, SisockdaqError
 from sisockdaq.frames.bus import Consumer
 from sisockdaq.frames.messages import Attached, Description, Detached, End, Mark, Report, Settled, Start, Stop
-from sisockdaq.nexus._filing import DRAIN_WAIT, Filing
+from sisockdaq.nexus._beginning import BACK_WITHIN, Beginning
+from sisockdaq.nexus._filing import DRAIN_WAIT
 from sisockdaq.nexus.fileset import AcquisitionFiles, ClosedFile
 from sisockdaq.nexus.intake import (
     RESULTS_QUEUED,
@@ -42,7 +43,6 @@ from sisockdaq.nexus.options import EngineOptions
 from sisockdaq.nexus.packing import PackedFrame, Packer
 from sisockdaq.nexus.progress import Progress, record_status
 from sisockdaq.nexus.resuming import arm, left_behind
-from sisockdaq.nexus.starting import completed, refuse_obstacles
 
 __all__ = ["WriterEngine"]
 
@@ -71,7 +71,7 @@ class _Command:
     answer: Future[Any]
 
 
-class WriterEngine(Filing):
+class WriterEngine(Beginning):
     """Writes the acquisitions of one source of images, with the results of any number of other sources.
 
     Parameters
@@ -119,7 +119,9 @@ class WriterEngine(Filing):
         self._left_behind: life.Request | None = None
         self._warnings: list[str] = []
         self._recovering: Unfinished | None = None
-        self._begun: Future[dict[str, Any]] = Future()  # of the newest start
+        self._begun = Future()
+        self._waiting = []
+        self._source_expected_until = time.monotonic() + BACK_WITHIN
         self._resume_by = 0.0
         self._files: AcquisitionFiles | None = None
         self._as_user: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
@@ -243,7 +245,8 @@ class WriterEngine(Filing):
             if why := self.machine.failure:
                 self._begun.set_exception(AcquisitionRefused(f"the acquisition could not begin: {why}"))
             else:
-                self._begun.set_result(self._snapshot())
+                self._announce()  # who asks from now on sees what the start is answered with
+                self._begun.set_result(self.status())
 
     def _carry_out(self, instructions: list[life.Instruction]) -> None:
         for instruction in instructions:
@@ -270,26 +273,8 @@ class WriterEngine(Filing):
 
     # Commands.
 
-    def _start(self, request: life.Request) -> Future[dict[str, Any]]:
-        self.machine.check_ready()
-        request = completed(request, self.user_id)
-        source = self._descriptions.get(None)
-        self._warnings = refuse_obstacles(request, self.options, source, self._under_way, self._progress.ratio)
-        instructions = self.machine.start(request, time.time())
-        try:
-            self._carry_out(instructions)
-        except SisockdaqError as error:
-            self.machine.refused()
-            self._journal.forget()
-            self._files = None
-            self._announce()
-            raise AcquisitionRefused(
-                f"cannot start {request.acquisition}: {error.message}", remedy=error.remedy, reasons=[str(error)]
-            ) from error
-        self._begun = Future()
-        return self._begun
-
     def _stop(self) -> dict[str, Any]:
+        self._refuse_waiting("it was stopped before its source was back")
         idle = self.machine.state is life.WriterState.READY or self.machine.left is not None
         if idle and self._under_way is not None:
             self._images.request(Stop(self._under_way))
@@ -337,8 +322,10 @@ class WriterEngine(Filing):
                 self._learn_facts(description)
                 self._left_behind = left_behind(under_way, self.options.name)
                 self._resume_by = time.monotonic() + _RESUME_WAIT
+                self._begin_waiting()
             case Detached(reason):
-                self._descriptions.pop(None, None)
+                if self._descriptions.pop(None, None) is not None:
+                    self._source_went()
                 self._under_way = self._left_behind = None
                 self._handle(life.SourceLost(reason))
             case Start(acquisition):
@@ -380,6 +367,7 @@ class WriterEngine(Filing):
         while not self._queue.empty():
             self._take(self._queue.get())
         self._handle(life.WriterEnds("the writer was stopped"))
+        self._refuse_waiting("the writer was stopped")
         self._begun.cancel()
 
     # Time and status.
@@ -396,6 +384,7 @@ class WriterEngine(Filing):
                 self._handle(life.WriteFailed(str(error)))
         self._drain()
         self._resume(now)
+        self._begin_waiting()
         self._handle(life.Tick())
         self._announce()
 

@@ -68,7 +68,7 @@ def record_object(record: Record | None) -> dict[str, Any]:
             "run_id": record.request.run_id,
         },
         "message": record.message,
-        "state": str(record.state),
+        "state": str(record.state) if record.state else None,
         "stats": {
             "n_write_completed": record.frames_written,
             "n_write_requested": record.frames_taken,
@@ -238,8 +238,8 @@ def _encoded(record: Record) -> str:
 
 def _decoded(text: str) -> Record:
     fields = json.loads(text)
-    request = Request(**fields.pop("request"))
-    return Record(request, **{**fields, "state": AcquisitionState(fields["state"])})
+    request, state = Request(**fields.pop("request")), fields.pop("state")
+    return Record(request, AcquisitionState(state) if state else None, **fields)
 
 
 def _description(fields: Mapping[str, Any]) -> Description:

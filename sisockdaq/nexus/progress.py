@@ -24,7 +24,7 @@ def record_status(record: Record | None, note: str) -> dict[str, Any]:
         return {**dict.fromkeys(keys), "message": "", "master": None, "files": [], "record": record_object(None)}
     return {
         "acquisition": record.request.acquisition,
-        "acquisition_state": str(record.state),
+        "acquisition_state": str(record.state) if record.state else None,
         "frames": record.request.frames,
         "started": record.started,
         "ended": record.ended,

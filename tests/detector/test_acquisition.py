@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from sisockdaq.detector.description import DetectorOptions
@@ -10,7 +13,8 @@ from sisockdaq.detector.simulator import Disturbance, Simulation, simulate
 from sisockdaq.errors import AcquisitionRefused
 from sisockdaq.frames.ledger import Ledger
 from sisockdaq.frames.messages import NO_ACQUISITION, Arm, End, FrameHeader, Start, Stop
-from tests.detector.rig import running
+from sisockdaq.testing.waiting import wait_until
+from tests.detector.rig import DEADLINE, running
 
 SMALL = DetectorOptions(model="jungfrau", modules=2, readout_rows=32)
 PATIENT = ReceiverSettings(frame_timeout=30.0)
@@ -78,6 +82,44 @@ def test_requests_of_consumers_are_obeyed(simulation):
         rig.producer.wait_for(lambda: bool(rig.producer.ends))
         assert rig.producer.ends[0].reason == "failed"
         assert rig.receiver.last_counts["frames_complete"] == 1
+
+
+def test_frames_that_wait_in_the_sockets_are_not_those_of_a_new_acquisition(simulation):
+    """A receiver that had no time to read them meets them only after it was armed: they are older nevertheless."""
+    shown, go_on = threading.Event(), threading.Event()
+
+    def hold(header, image):
+        shown.set()
+        assert go_on.wait(DEADLINE)
+
+    with running(SMALL, settings=PATIENT, on_frame=hold) as rig, ThreadPoolExecutor() as pool:
+        try:
+            rig.send_frame(simulation, 1)
+            assert shown.wait(DEADLINE)
+            for number in (2, 3):
+                rig.send_frame(simulation, number)
+            armed = pool.submit(rig.receiver.arm, Arm("run", 1))
+            wait_until(lambda: not rig.receiver._requests.empty(), DEADLINE, "the request")
+        finally:
+            go_on.set()
+        armed.result(DEADLINE)
+        rig.send_frame(simulation, 4)
+        rig.producer.wait_frames(4)
+        no = NO_ACQUISITION
+        assert kinds(rig.producer.log) == [no, no, no, Start, 0, End]
+
+
+def test_a_detector_that_never_pauses_does_not_keep_an_acquisition_waiting(simulation):
+    stop = threading.Event()
+    with running(SMALL, settings=PATIENT) as rig, ThreadPoolExecutor() as pool:
+        try:
+            pool.submit(simulate, SMALL, rig.targets, frames=None, rate=None, simulation=simulation, stop=stop)
+            rig.producer.wait_frames(5)
+            rig.receiver.arm(Arm("run", 3))
+            rig.producer.wait_for(lambda: bool(rig.producer.ends))
+        finally:
+            stop.set()
+        assert rig.producer.ends[0].reason == "complete"
 
 
 def test_a_second_acquisition_is_refused(simulation):

@@ -49,7 +49,7 @@ class Sources:
     def __init__(self, images: Path, results: Path | None, *, slots: int = 32, frame_time: float = 0.0) -> None:
         self.images = RingProducer(images, data.IMAGES, slots)
         self.results = RingProducer(results, data.RESULTS, slots) if results is not None else None
-        self.paths, self.frame_time = (images, results), frame_time
+        self.paths, self.frame_time, self._slots = (images, results), frame_time, slots
         self.skip: set[int] = set()
         self.lose: dict[int, int] = {}
         self.ring_full = 0
@@ -79,6 +79,24 @@ class Sources:
         self.images.close()
         if self.results is not None:
             self.results.close()
+
+    def go(self) -> None:
+        """Take the images away, as a receiver does that is configured anew."""
+        self.images.close()
+
+    def come_back(self) -> None:
+        """Offer images again, at the same place."""
+        self.images = RingProducer(self.paths[0], data.IMAGES, self._slots)
+        self.images.on_request(lambda name, request: self._requests.put(request))
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hear requests only after the block."""
+        held: queue.SimpleQueue[Request] = queue.SimpleQueue()
+        self.images.on_request(lambda name, request: held.put(request))
+        yield
+        self._requests.put(held.get(timeout=DEADLINE))
+        self.images.on_request(lambda name, request: self._requests.put(request))
 
     def die(self) -> None:
         """Let the receiver go at its pause, without a word."""

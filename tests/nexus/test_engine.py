@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from sisockdaq.frames import Ledger
 from sisockdaq.nexus import _ordered_file
 from sisockdaq.nexus.reader import DataFileReader, read_master
 from tests.nexus import data
-from tests.nexus.rig import finished, kill, running, wait_for
+from tests.nexus.rig import DEADLINE, finished, kill, running, wait_for
 
 
 def assert_whole(folder: Path, prefix: str, frames: int, images_per_file: int = 10, missing: Any = ()) -> None:
@@ -80,6 +81,52 @@ def test_a_source_that_does_not_begin_ends_the_start(tmp_path: Path, monkeypatch
         with pytest.raises(AcquisitionRefused, match=r"could not begin: the frame source did not begin within 0\.2 s"):
             engine.start(Request("run_0001", 5))
         engine.close()
+
+
+def test_nobody_is_told_to_send_before_the_source_has_begun(tmp_path: Path) -> None:
+    with running(tmp_path) as (sources, engine), ThreadPoolExecutor() as pool:
+        with sources.held():
+            begun = pool.submit(engine.start, Request("run_0001", 5))
+            wait_for(lambda: engine.status()["acquisition"] == "run_0001", "the files")
+            status = engine.status()
+            assert (status["state"], status["acquisition_state"], status["record"]["state"]) == ("WRITING", None, None)
+        assert begun.result(DEADLINE)["acquisition_state"] is not None
+        assert finished(engine)["frames_written"] == 5
+
+
+def test_a_start_waits_for_a_source_that_went_a_moment_ago(tmp_path: Path) -> None:
+    with running(tmp_path, results=False) as (sources, engine), ThreadPoolExecutor() as pool:
+        sources.go()
+        wait_for(lambda: not engine.sources, "the source to be missed")
+        begun = pool.submit(engine.start, Request("run_0001", 5))
+        wait_for(lambda: engine._waiting, "the start to wait")
+        sources.come_back()
+        assert begun.result(DEADLINE)["acquisition"] == "run_0001"
+        assert finished(engine)["frames_written"] == 5
+
+
+def test_a_start_that_waits_can_be_stopped(tmp_path: Path) -> None:
+    with running(tmp_path, results=False) as (sources, engine), ThreadPoolExecutor() as pool:
+        sources.go()
+        wait_for(lambda: not engine.sources, "the source to be missed")
+        begun = pool.submit(engine.start, Request("run_0001", 5))
+        wait_for(lambda: engine._waiting, "the start to wait")
+        assert engine.stop()["state"] == "READY"
+        with pytest.raises(AcquisitionRefused, match="run_0001 was not begun: it was stopped"):
+            begun.result(DEADLINE)
+
+
+def test_a_start_is_refused_once_the_source_is_not_expected_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sisockdaq.nexus._beginning.BACK_WITHIN", 0.3)
+    with running(tmp_path, results=False) as (sources, engine):
+        sources.go()
+        wait_for(lambda: not engine.sources, "the source to be missed")
+        for _ in range(2):
+            with pytest.raises(AcquisitionRefused) as refusal:
+                engine.start(Request("run_0001", 5))
+            assert "no source of frames is attached" in refusal.value.reasons[0]
 
 
 def test_lost_packets_and_dropped_frames_keep_their_places(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from sisockdaq.detector.kernel import warm_up
 from sisockdaq.detector.recording import Recording
 from sisockdaq.detector.replay import replay
 from sisockdaq.detector.simulator import Simulation, simulate
-from sisockdaq.errors import AcquisitionRefused, ConfigurationError, PortTaken
+from sisockdaq.errors import AcquisitionRefused, ConfigurationError, DeadlineExceeded, PortTaken
 from sisockdaq.frames import Arm, Attached, Consumer, Settled, Start, make_consumer
 from sisockdaq.testing.network import Network
 from sisockdaq.testing.waiting import wait_until
@@ -152,6 +153,27 @@ def test_what_is_not_possible_is_refused_whole_with_every_reason(
     assert all(reason in str(refusal.value) for reason in reasons), str(refusal.value)
     assert call(network, "get_config") == before
     assert receiver._producer is ring
+
+
+def test_a_change_is_answered_when_those_who_take_part_have_followed(
+    network: Network, receiver: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sisockdaq.nodes.detector_receiver.changing.FOLLOWED_WITHIN", 1.0)
+    writer = make_consumer(receiver.frames_address, name="writer")
+    try:
+        assert isinstance(writer.next(20.0), Attached)
+        with pytest.raises(DeadlineExceeded, match="writer did not attach"):
+            call(network, "set_config", {"image_pixel_height": 70})
+        assert call(network, "get_config")["image_pixel_height"] == 70
+        assert next_of(writer, Attached).description.shape == (70, 1024)
+        monkeypatch.setattr("sisockdaq.nodes.detector_receiver.changing.FOLLOWED_WITHIN", 30.0)
+        with ThreadPoolExecutor() as pool:
+            followed = pool.submit(next_of, writer, Attached)
+            assert call(network, "set_config", {"image_pixel_height": 80})["image_pixel_height"] == 80
+            assert "writer" in receiver._producer.status()["consumers"]
+            assert followed.result(20.0).description.shape == (80, 1024)
+    finally:
+        writer.close()
 
 
 def test_a_taken_port_leaves_everything_as_it_was(network: Network, receiver: Any, consumer: Consumer) -> None:
