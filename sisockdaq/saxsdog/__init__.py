@@ -1,1 +1,1 @@
-"""SAXSdog's data reduction and network, without sockets: calibrations, curves, the queue, the wire, merging with logs."""
+"""SAXSdog's data reduction and network, without sockets: calibrations, curves, queue, wire, merging with logs."""

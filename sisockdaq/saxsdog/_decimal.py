@@ -125,11 +125,13 @@ def _write(bits: Any, high: Any, low: Any, shift: Any, pairs: Any, out: Any) -> 
     """Write all rows; return the length, or -1 when a number's last digit is uncertain."""
     at = 0
     columns, rows = bits.shape
+    exponent: Any
+    upper: Any
     for row in range(rows):
         for column in range(columns):
             word = bits[column, row]
             field = np.int64((word >> np.uint64(52)) & np.uint64(0x7FF))
-            mantissa = word & np.uint64(0xFFFFFFFFFFFFF)
+            mantissa: Any = word & np.uint64(0xFFFFFFFFFFFFF)
             if field == 0x7FF and mantissa != np.uint64(0):
                 out[at], out[at + 1], out[at + 2], out[at + 3] = 110, 97, 110, 32  # nan
                 at += 4

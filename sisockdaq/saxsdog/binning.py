@@ -212,7 +212,7 @@ class _Labels:
 
     def axis(self, labels: npt.NDArray[np.int64]) -> _Floats:
         """Return the middles of the bins of labels."""
-        middles: _Floats = (labels + 0.5) / self.scale
+        middles = (labels.astype(np.float64) + 0.5) / self.scale
         return middles - np.pi if self.phi else middles
 
 

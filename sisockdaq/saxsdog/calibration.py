@@ -41,7 +41,9 @@ class Tilt(_Part):
 class Geometry(_Part):
     """Where the sensor stands."""
 
-    tilt: Tilt = Field(default_factory=Tilt, alias="Tilt", description="How the sensor leans.")
+    tilt: Tilt = Field(
+        default_factory=lambda: Tilt.model_validate({}), alias="Tilt", description="How the sensor leans."
+    )
     beam_center: tuple[_Finite, _Finite] = Field(
         alias="BeamCenter", description="[y, x] in pixels; y counts from the bottom of the image."
     )

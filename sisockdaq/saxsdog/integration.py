@@ -21,7 +21,7 @@ __all__ = ["Curve", "Reduction"]
 _COUNTS = ("Intensity (Count/Pixel)", "Error Margin")
 _Q = "Scattering Vector  q [$nm^{-1}$]"
 _PHI = "Phi Angle [rad]"
-_NO_PARAMETERS = {"I0": 0, "I1": 0, "I2": 0}
+_NO_PARAMETERS: dict[str, float] = {"I0": 0, "I1": 0, "I2": 0}
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +142,7 @@ class Reduction:
         self.shape = calibration.geometry.image_size
         self.header = json.dumps(calibration.raw)
         _check_masks(calibration, masks)
-        made = [
+        made: list[_Radial | _Slice] = [
             *(self._radial(number, entry, masks[number]) for number, entry in enumerate(calibration.masks)),
             *(
                 self._slice(number, entry, masks)

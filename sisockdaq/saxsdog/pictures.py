@@ -115,7 +115,7 @@ class PictureReader:
         size = layout.rows * layout.columns * layout.dtype.itemsize
         if self._buffer.size != size:
             self._buffer = np.empty(size, np.uint8)
-        left, at = memoryview(self._buffer), layout.offset
+        left, at = self._buffer.data, layout.offset
         while left:
             count = os.preadv(handle, [left], at)
             if count == 0:
