@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +22,8 @@ from sisockdaq.conversion import STAGES, JungfrauModel, save_gains
 from sisockdaq.conversion.kernels import warm_up as warm_up_conversion
 from sisockdaq.detector.description import DetectorOptions
 from sisockdaq.detector.kernel import warm_up
-from sisockdaq.detector.simulator import Disturbance, Simulation, simulate
+from sisockdaq.detector.simulator import Disturbance, Simulated, Simulation, simulate
+from sisockdaq.integrate.kernels import warm_up as warm_up_integration
 from sisockdaq.nexus.check import check_file
 from sisockdaq.site import Site, load_site
 from sisockdaq.testing.network import Network
@@ -64,8 +69,10 @@ def site(tmp_path: Path) -> Site:
     return load_site(tmp_path / "site.yml")
 
 
-def send(receiver: Any, images: list[Any], frames: int, first: int, **disturbance: Any) -> None:
-    simulate(
+def send(
+    receiver: Any, images: list[Any], frames: int | None, first: int, stop: Any = None, **disturbance: Any
+) -> Simulated:
+    return simulate(
         DETECTOR,
         [("127.0.0.1", port) for port in receiver.ports],
         frames=frames,
@@ -73,20 +80,38 @@ def send(receiver: Any, images: list[Any], frames: int, first: int, **disturbanc
         first_frame=first,
         simulation=Simulation(DETECTOR, images=images),
         disturbance=Disturbance(**disturbance),
+        stop=stop,
     )
 
 
+def seen(receiver: Any, number: int) -> bool:
+    """Whether that frame has come through the receiver."""
+    return bool(receiver.store.timelines["frame"].series["frame_number"].latest()[1] == number)
+
+
 def take_pedestal(network: Network, receiver: Any) -> int:
-    """Take darks of all stages; return the number of the next frame."""
+    """Take darks of all stages; return the number of the next frame.
+
+    Each stage is sent until it has its darks, as a detector does: how many of them a busy machine has to pass over is
+    its own affair. The frames still on their way are taken in before the next stage.
+    """
     first = 1
     for stage in STAGES:
         images = [MODEL.dark(stage, frame) for frame in range(16)]
         for image in images:
             image[DEAD] = images[0][DEAD]
         network.call("control.receiver.take_dark", stage, DARKS, user="control")
-        send(receiver, images, DARKS + 10, first)
-        first += DARKS + 10
-        wait_until(lambda: not network.call("control.receiver.dark_status", user="control")["active"], 20, "darks")
+        stop = threading.Event()
+        with ThreadPoolExecutor() as pool:
+            sending = pool.submit(send, receiver, images, None, first, stop=stop)
+            try:
+                wait_until(
+                    lambda: not network.call("control.receiver.dark_status", user="control")["active"], 60, stage
+                )
+            finally:
+                stop.set()
+            first += sending.result(20).frames
+        wait_until(partial(seen, receiver, first - 1), 20, "the last dark to be seen")
     assert network.call("control.receiver.save_pedestal", user="control")["bad"] == 1
     return first
 
@@ -97,6 +122,12 @@ def light() -> Any:
     photons[10:20, 10:30] = 300
     photons[30:34, 100:120] = 4000
     return photons
+
+
+def test_kernels_for_converted_pixels_are_compiled_beforehand() -> None:
+    """What the integrator must compile when frames come keeps them in the ring meanwhile, until it is full."""
+    compiled = {np.dtype(each) for each in signature(warm_up_integration).parameters["dtypes"].default}
+    assert {np.dtype(name) for name in ("float32", "int32", "uint16")} <= compiled
 
 
 @pytest.mark.parametrize("output", ["photons", "keV"])
