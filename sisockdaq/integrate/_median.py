@@ -57,7 +57,7 @@ def _insert(keys: Any) -> None:
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _deal(keys: Any, other: Any, table: Any, shift: Any, width: Any) -> bool:
-    """Order by some bits into ``other``, leaving equal ones in their order; return False when there is nothing to do."""
+    """Order by some bits into ``other``, equal ones staying in their order; return False when all are equal."""
     mask = (np.uint64(1) << width) - np.uint64(1)
     size = 1 << int(width)
     for d in range(size):

@@ -18,6 +18,9 @@ __all__ = ["AZIMUTHAL", "HYBRID", "POISSON", "clip_rings", "count_entries", "fil
 POISSON, AZIMUTHAL, HYBRID = 0, 1, 2
 """Error models as the kernels take them."""
 
+_STEP = 128
+"""Pixels that are searched at once for what few of them are, several an instruction, before any is looked at alone."""
+
 _LEAST_COUNT = 3.0
 """Chauvenet's criterion takes a ring for no smaller than this, as in pyFAI."""
 
@@ -206,11 +209,16 @@ def _inherit(pixel: Any, carried: Any, number: int, values: Any) -> None:
 @njit(nogil=True, cache=True, error_model="numpy")
 def _remember(pixel: Any, ring: Any, carried: Any) -> int:
     """Note the pixels that are struck, for the next ring."""
-    number = 0
-    for i in range(pixel.size):
-        if ring[1, i] == 0:
-            carried[number] = pixel[i]
-            number += 1
+    weights, number = ring[1, : pixel.size], 0
+    for begin in range(0, pixel.size, _STEP):
+        end, here = min(begin + _STEP, pixel.size), 0
+        for weight in weights[begin:end]:
+            here += weight == 0
+        if here:
+            for i in range(begin, end):
+                if weights[i] == 0:
+                    carried[number] = pixel[i]
+                    number += 1
     return number
 
 
@@ -274,15 +282,19 @@ def _add(ring: Any, size: int, used: int, azimuthal: bool, split: bool, sums: An
 @njit(nogil=True, cache=True, error_model="numpy")
 def _reject(ring: Any, pixel: Any, mean: float, limit: float, gone: Any) -> int:
     """Strike the pixels that lie further than `limit` from `mean`; return their number."""
-    places, weights, bad = ring[2, : pixel.size], ring[1, : pixel.size], 0
-    for i in range(pixel.size):
-        bad += (abs(places[i] - mean) > limit) & (weights[i] != 0)
-    if bad:
-        for i in range(pixel.size):
-            if abs(places[i] - mean) > limit and weights[i] != 0:
-                _strike(ring, i)
-                if gone.size:
-                    gone[np.uint32(pixel[i])] = 1
+    bad = 0
+    for begin in range(0, pixel.size, _STEP):
+        end, here = min(begin + _STEP, pixel.size), 0
+        places, weights = ring[2, begin:end], ring[1, begin:end]
+        for i in range(places.size):
+            here += (abs(places[i] - mean) > limit) & (weights[i] != 0)
+        if here:
+            bad += here
+            for i in range(begin, end):
+                if abs(ring[2, i] - mean) > limit and ring[1, i] != 0:
+                    _strike(ring, i)
+                    if gone.size:
+                        gone[np.uint32(pixel[i])] = 1
     return bad
 
 

@@ -27,7 +27,7 @@ weights it rejects the same pixels. Three differences are on purpose:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -130,7 +130,7 @@ def sigma_clip(
     gone = np.zeros(frame.pixels.size if want_mask else 0, np.uint8)
     out = _clip(rings, frame, _MODELS[error_model], threshold, iterations, gone, 1 if rings.split else threads)
     mask = gone.view(np.bool_).reshape(rings.shape) if want_mask else None
-    return RingSums(*out.T, rejected_mask=mask)
+    return replace(RingSums(*out.T), rejected_mask=mask)
 
 
 def azimuthal(rings: Rings, frame: Frame, *, threads: int = 1) -> RingSums:

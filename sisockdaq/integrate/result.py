@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from sisockdaq.errors import ConfigurationError
 
-__all__ = ["Averager", "Batch", "Result", "average", "quotient", "stack"]
+__all__ = ["Averager", "Batch", "Result", "RingResult", "average", "quotient", "stack"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Result:
         Σ share · (pixel − dark); integers (uint64, int64) for integers without splitting and with a dark, if any, of
         whole numbers.
     sum_variance : ndarray of float64, (bins,) or None
-        Σ share² · max(1, pixel).
+        Σ share² · max(1, pixel), or of the azimuthal error model the spread within the bin (`clip`).
     sum_normalization, count : ndarray of float64, (bins,)
         Σ share · (flat × absorption × solid angle × polarization) × monitor × transmission, and Σ share, of the pixels
         that were used.
@@ -69,6 +69,25 @@ class Result:
     unit: str = ""
     background: npt.NDArray[np.float64] | None = None
     background_sigma: npt.NDArray[np.float64] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RingResult(Result):
+    """One frame's curve of the pixels that were kept in each ring: sums, counts and errors are of those only.
+
+    Attributes
+    ----------
+    deviation : ndarray of float64, (bins,)
+        Standard deviation of a ring's pixels, by the error model.
+    rejected : ndarray of float64, (bins,)
+        How many usable pixels of each ring were left out.
+    rejected_mask : ndarray of bool, shape of the image, or None
+        Which; None where that was not asked for.
+    """
+
+    deviation: npt.NDArray[np.float64]
+    rejected: npt.NDArray[np.float64]
+    rejected_mask: npt.NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sisockdaq.errors import ConfigurationError
+from sisockdaq.integrate import Integrator
 from sisockdaq.integrate.clip import azimuthal, sigma_clip
+from sisockdaq.integrate.result import average
 from tests.integrate.geometries import Case, cases
 from tests.integrate.ring_reference import ask, frame_of, make_rings
 
@@ -47,7 +49,7 @@ def agrees(ours: Any, theirs: Any) -> None:
     np.testing.assert_allclose(ours.weight[filled], theirs.sum_normalization[filled], rtol=1e-6)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     cases(),
     st.sampled_from(["no", "bbox", "full"]),
@@ -157,3 +159,46 @@ def test_wrong_options_are_named() -> None:
         sigma_clip(rings, frame, threshold=float("nan"))
     with pytest.raises(ConfigurationError, match="iterations is -1"):
         sigma_clip(rings, frame, iterations=-1)
+
+
+@pytest.mark.parametrize("split", ["no", "bbox", "full"])
+def test_the_integrator_clips_and_takes_medians(split: Any) -> None:
+    image = spotted(CASE)
+    dark = np.full(CASE.shape, 2.0)
+    background = (np.array([0.0, 100.0]), np.array([1.5, 1.5]))
+    integrator = Integrator(
+        CASE.parameters,
+        split=split,
+        error_model="azimuthal",
+        dark=dark,
+        rois={"all": (0, 0, 70, 60)},
+        threads=2,
+        background=background,
+        **CASE.options(),
+    )
+    plain = integrator.integrate(image, monitor=2.5)
+    theirs = CASE.reference(image, split, error_model="azimuthal", dark=dark, normalization_factor=2.5)
+    np.testing.assert_allclose(plain.intensity + 1.5, theirs.intensity, rtol=1e-6)
+    np.testing.assert_allclose(plain.sigma, theirs.sigma, rtol=1e-6)
+    assert integrator.has_errors
+    ours = integrator.sigma_clip(image, threshold=3, iterations=4, monitor=2.5, want_mask=True)
+    theirs, rejected = ask(
+        CASE,
+        "sigma_clip",
+        image,
+        split,
+        error_model="azimuthal",
+        thres=3,
+        max_iter=4,
+        dark=dark,
+        normalization_factor=2.5,
+    )
+    assert np.array_equal(ours.rejected_mask, rejected)
+    np.testing.assert_allclose(ours.intensity + 1.5, theirs.intensity, rtol=1e-6)
+    np.testing.assert_allclose(ours.sigma, theirs.sem, rtol=1e-6)
+    np.testing.assert_allclose(ours.deviation, theirs.std, rtol=1e-6)
+    assert ours.rois["all"] == plain.rois["all"]
+    middle = integrator.median(image, quantiles=(0.3, 0.7), monitor=2.5)
+    theirs, _ = ask(CASE, "medfilt1d_ng", image, split, percentile=(30, 70), dark=dark, normalization_factor=2.5)
+    np.testing.assert_allclose(middle.intensity + 1.5, theirs.intensity, rtol=1e-6)
+    assert average([ours, ours]).count.sum() == 2 * ours.count.sum()

@@ -23,7 +23,7 @@ def agrees(ours: Any, theirs: Any) -> None:
     assert np.isnan(ours.mean[~filled]).all()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(cases(), st.sampled_from(["no", "bbox", "full"]), st.tuples(st.integers(0, 100), st.integers(0, 100)))
 def test_between_quantiles(case: Case, split: str, percent: tuple[int, int]) -> None:
     image = spotted(case)

@@ -16,7 +16,7 @@ from tests.integrate.ring_reference import make_rings
 from tests.integrate.test_clip import CASE
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(cases(), st.sampled_from(["no", "bbox", "full"]))
 def test_they_are_the_rows_of_pyfais_matrix(case: Case, split: str) -> None:
     rings = make_rings(case, split)
