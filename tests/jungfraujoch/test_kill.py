@@ -19,10 +19,13 @@ import pytest
 from tests.jungfraujoch.sender import Sender, frame, image, payload, start, tagged
 
 KILLS = 20
+KILLS_OF_OTHERS = 6
+"""Kills of writers that make other masters than the usual."""
 PER_FILE = 50
 IMAGES = 4000
 PATTERNS = 100
 """After so many the pixels of `image` repeat."""
+EXPECTED = [image(index) for index in range(PATTERNS)]
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +45,17 @@ def messages() -> list[bytes]:
 
 
 def write_and_kill(
-    forge: subprocess.Popen[str], sender: Sender, messages: list[bytes], folder: Path, chance: random.Random
+    forge: subprocess.Popen[str],
+    sender: Sender,
+    messages: list[bytes],
+    folder: Path,
+    chance: random.Random,
+    master: str = "legacy",
 ) -> tuple[int, int]:
     """Let a child write for a random time and kill it; return its flushed images and closed files."""
     assert forge.stdin is not None
     assert forge.stdout is not None
-    forge.stdin.write(f"{sender.address} {folder}\n")
+    forge.stdin.write(f"{sender.address} {folder} {master}\n")
     sender.send(*messages)  # waits for the connection
     safe = closed = pid = 0
     killer: threading.Timer | None = None
@@ -72,15 +80,46 @@ def test_a_kill_costs_nothing_that_was_flushed(
     forge: subprocess.Popen[str], messages: list[bytes], sender: Sender, tmp_path: Path, number: int
 ) -> None:
     safe, closed = write_and_kill(forge, sender, messages, tmp_path, random.Random(number))
+    check_data_files(tmp_path, safe, closed)
+
+
+@pytest.mark.parametrize("number", range(KILLS_OF_OTHERS))
+def test_a_kill_costs_a_virtual_dataset_at_most_what_came_since_its_last_master(
+    forge: subprocess.Popen[str], messages: list[bytes], sender: Sender, tmp_path: Path, number: int
+) -> None:
+    """The master is made anew every few seconds; the data files have everything."""
+    safe, closed = write_and_kill(forge, sender, messages, tmp_path, random.Random(100 + number), "vds")
+    check_data_files(tmp_path, safe, closed)
+    with h5py.File(tmp_path / "run_master.h5", locking=False) as file:
+        images = file["entry/data/data"][:safe]
+    assert len(images) > 0
+    for index, pixels in enumerate(images):
+        np.testing.assert_array_equal(pixels, EXPECTED[index % PATTERNS])
+
+
+@pytest.mark.parametrize("number", range(KILLS_OF_OTHERS))
+def test_one_file_of_all_images_has_what_was_flushed(
+    forge: subprocess.Popen[str], messages: list[bytes], sender: Sender, tmp_path: Path, number: int
+) -> None:
+    safe, _ = write_and_kill(forge, sender, messages, tmp_path, random.Random(200 + number), "integrated")
     assert safe > 0
-    expected = [image(index) for index in range(PATTERNS)]
+    with h5py.File(tmp_path / "run_master.h5", locking=False) as file:
+        images = file["entry/data/data"][:safe]
+    assert len(images) == safe
+    for index, pixels in enumerate(images):
+        np.testing.assert_array_equal(pixels, EXPECTED[index % PATTERNS])
+
+
+def check_data_files(folder: Path, safe: int, closed: int) -> None:
+    """Compare all images that were flushed, in the files that hold them."""
+    assert safe > 0
     found = 0
-    for path in sorted(tmp_path.glob("run_data_*.h5")):
+    for path in sorted(folder.glob("run_data_*.h5")):
         with h5py.File(path, locking=False) as file:
             rows, first = file["entry/data/data"], int(file["entry"].attrs["first_index"])
             assert file["entry"].attrs["finished"] == 1 or int(path.stem[-6:]) > closed
             assert len(rows) >= min(PER_FILE, max(0, safe - first))
             for row, pixels in enumerate(rows[: max(0, safe - first)]):
-                np.testing.assert_array_equal(pixels, expected[(first + row) % PATTERNS])
+                np.testing.assert_array_equal(pixels, EXPECTED[(first + row) % PATTERNS])
             found += min(len(rows), max(0, safe - first))
     assert found == safe
