@@ -219,7 +219,7 @@ BAD_OPTIONS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"bins": 65535}, ConfigurationError, "from 1 to 65534"),
     ({"bins": 40000, "split": "bbox"}, ConfigurationError, "from 1 to 32767"),
     ({"unit": "q_nm"}, GeometryError, '"q_nm" is not a unit .*q_nm'),
-    ({"split": "pseudo"}, ConfigurationError, '"pseudo" is not a splitting .*no, bbox, full'),
+    ({"split": "full"}, ConfigurationError, '"full" is not a splitting'),
     ({"error_model": "gauss"}, ConfigurationError, '"gauss" is not an error model'),
     ({"polarization": 1.5}, GeometryError, r"polarization is 1\.5"),
     ({"radial_range": (3.0, 3.0)}, GeometryError, "is empty"),
