@@ -118,7 +118,10 @@ class DataNodeServer(LinkedSession):
         """Declare series, open devices, start timers. Called once in the life of the process; may return a Deferred."""
 
     def teardown(self) -> Any:
-        """Let go of devices and files. Called once, when the process ends; may return a Deferred."""
+        """Let go of devices and files. Called when the process ends; may return a Deferred.
+
+        Called once; once more where `setup` was still under way then, when that has ended.
+        """
 
     def after_onJoin(self, details: Any) -> Any:  # noqa: N802 - sisock's name
         """Do more after each login, once the procedures are registered."""

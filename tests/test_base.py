@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from pydantic import Field
+from twisted.internet.defer import Deferred
 
 from sisockdaq import schema
 from sisockdaq.base import DataNodeServer, control
@@ -318,3 +319,27 @@ def test_a_node_that_is_known_by_another_secret_says_so(network: Network) -> Non
 
     with pytest.raises(AuthenticationFailed, match=r"'camera'.*signature is invalid"):
         Caller(network.endpoint, Credentials("camera", "wrong"))
+
+
+class SlowToOpen(DataNodeServer):
+    """Opens its device late in its setup, as a node does that compiles before."""
+
+    def setup(self) -> Deferred[None]:
+        self.open = False
+        self.opening: Deferred[None] = Deferred()
+        return self.opening.addCallback(self.begin)
+
+    def begin(self, _: None) -> None:
+        self.open = True
+
+    def teardown(self) -> None:
+        self.open = False
+
+
+def test_what_setup_opens_after_the_teardown_is_let_go_again(network: Network) -> None:
+    started = network.start(SlowToOpen, wait=False)
+    wait_until(lambda: hasattr(started.node, "opening"), 15, "the setup to begin")
+    network.stop(started)
+    started.call(started.node.opening.callback, None)
+    assert started.node._core().ready
+    assert not started.node.open

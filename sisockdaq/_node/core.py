@@ -157,8 +157,10 @@ class NodeCore:
         self._set_up.addBoth(pass_on)
         return outcome
 
-    def _is_set_up(self, _: Any) -> None:
+    def _is_set_up(self, _: Any) -> Any:
         self.ready = True
+        # Torn down while it was being set up: what was opened since would stay open, and its places taken.
+        return self.tear_down() if self._ended.is_set() else None
 
     @inlineCallbacks
     def tear_down(self) -> Any:

@@ -6,7 +6,7 @@ import shutil
 import sys
 from dataclasses import asdict
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
@@ -29,7 +29,6 @@ from sisockdaq.errors import AcquisitionRefused, ConfigurationError
 if TYPE_CHECKING:
     from sisockdaq.client import Client, FieldData, Run
     from sisockdaq.frames.ledger import Ledger
-    from sisockdaq.frames.raw import RawMode
 
 __all__ = ["add_commands"]
 
@@ -197,7 +196,7 @@ def acquire(
     """Take data: start an acquisition, show how it goes, and where every packet went. Ctrl-C stops it in order."""
     with connect(site, control=True) as client:
         try:
-            facts, packets = _facts(meta), cast("RawMode", raw.value) if raw is not None else None
+            facts, packets = _facts(meta), raw.value if raw is not None else None
             run = client.acquire(name, frames, writer=writer, directory=directory, meta=facts, raw=packets, wait=False)
         except AcquisitionRefused as refusal:
             typer.echo(_refusal(refusal), err=True)

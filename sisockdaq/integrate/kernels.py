@@ -295,7 +295,7 @@ def _plain(value: Any) -> float:
 
 
 def warm_up(
-    dtypes: Iterable[npt.DTypeLike] = (np.uint16, np.uint32, np.float32),
+    dtypes: Iterable[npt.DTypeLike] = (np.uint16, np.uint32, np.int32, np.float32),
     layouts: Iterable[Layout] = ("whole", "pairs", "runs"),
     errors: Iterable[bool] = (False, True),
 ) -> None:
