@@ -29,6 +29,7 @@ from sisockdaq.errors import AcquisitionRefused, ConfigurationError
 if TYPE_CHECKING:
     from sisockdaq.client import Client, FieldData, Run
     from sisockdaq.frames.ledger import Ledger
+    from sisockdaq.frames.raw import RawMode
 
 __all__ = ["add_commands"]
 
@@ -196,7 +197,8 @@ def acquire(
     """Take data: start an acquisition, show how it goes, and where every packet went. Ctrl-C stops it in order."""
     with connect(site, control=True) as client:
         try:
-            facts, packets = _facts(meta), raw.value if raw is not None else None
+            facts = _facts(meta)
+            packets: RawMode | None = raw.value if raw is not None else None
             run = client.acquire(name, frames, writer=writer, directory=directory, meta=facts, raw=packets, wait=False)
         except AcquisitionRefused as refusal:
             typer.echo(_refusal(refusal), err=True)
