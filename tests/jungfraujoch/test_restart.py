@@ -28,7 +28,7 @@ def killed(sender: Sender, tmp_path: Path) -> Path:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(f"{sender.address} {tmp_path}\n")
+        process.stdin.write(f"{sender.address} {tmp_path} legacy\n")
         child = int(process.stdout.readline().split()[1])
         try:
             sender.send(start(images=100), *(frame(index) for index in range(BEFORE)))
