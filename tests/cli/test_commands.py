@@ -15,6 +15,7 @@ from sisockdaq.cli.up import prepared, site_parts
 from sisockdaq.errors import ConfigurationError
 from sisockdaq.site import load_site
 from sisockdaq.supervisor import CONFIGURATION_ERROR
+from tests.command_line import run_command
 
 
 @pytest.fixture(autouse=True)
@@ -23,9 +24,7 @@ def _state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "sisockdaq.cli", *arguments], capture_output=True, text=True, check=False, timeout=60
-    )
+    return run_command(*arguments)
 
 
 def test_help_names_every_command() -> None:

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from sisockdaq.cli import _reading, query
 from sisockdaq.errors import ConfigurationError, FieldUnknown, NodeNotFound
+from tests.command_line import run_command
 from tests.test_client import T0, Camera, Writer
 
 
@@ -131,13 +132,7 @@ def test_mistakes_are_errors_a_person_can_read(command):
 
 
 def test_a_mistake_shows_no_traceback(network):
-    done = subprocess.run(
-        [sys.executable, "-m", "sisockdaq.cli", "get", "nobody::x", "--site", str(network.state.path)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = run_command("get", "nobody::x", "--site", str(network.state.path))
     assert done.returncode == 1
     assert 'no node "nobody"' in done.stderr
     assert "Traceback" not in done.stderr

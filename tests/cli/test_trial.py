@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ from sisockdaq.cli.acceptance import Plan
 from sisockdaq.cli.packets import udp_targets
 from sisockdaq.errors import ConfigurationError
 from sisockdaq.site import load_site
+from tests.command_line import run_command
 
 
 @pytest.fixture(autouse=True)
@@ -53,8 +52,7 @@ def test_a_site_whose_images_do_not_come_by_udp_is_told_so_at_once(tmp_path: Pat
         "site: test\nnodes:\n  stream: {type: stream_receiver, connect: ['tcp://127.0.0.1:31001']}\n"
         "  writer: {type: file_writer}\n"
     )
-    command = [sys.executable, "-m", "sisockdaq.cli", *arguments, str(tmp_path / "site.yml")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = run_command(*arguments, str(tmp_path / "site.yml"))
     assert done.returncode != 0
     said = " ".join((done.stdout + done.stderr).split())
     assert "its images come from stream (stream_receiver)" in said

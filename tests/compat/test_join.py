@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from typer.testing import CliRunner
 from sisockdaq.cli import app
 from sisockdaq.router import free_port
 from sisockdaq.testing import wait_until
+from tests.command_line import run_command
 from tests.compat.old_site import DEADLINE, SECRETS, OldSite
 
 pytestmark = pytest.mark.timeout(180)
@@ -199,10 +199,7 @@ def test_our_hub_in_the_old_network(site: OldSite) -> None:
 def told(site: OldSite, *arguments: str, folder: Path | None = None, **variables: str) -> tuple[int, str]:
     """Run ``sisockdaq join`` with a mistake; return its exit status and what it says."""
     environment = {**site.environment(), **variables}
-    done = subprocess.run(
-        [sys.executable, "-m", "sisockdaq.cli", "join", *arguments],
-        cwd=folder or site.folder, env=environment, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    done = run_command("join", *arguments, environment=environment, folder=folder or site.folder)
     assert "Traceback" not in done.stdout + done.stderr
     assert not [secret for secret in SECRETS.values() if secret in done.stdout + done.stderr]
     return done.returncode, done.stdout + done.stderr

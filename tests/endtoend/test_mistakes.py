@@ -7,7 +7,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,19 +16,13 @@ import pytest
 from sisockdaq.cli.init import new_site
 from sisockdaq.errors import StorageError
 from sisockdaq.supervisor import CONFIGURATION_ERROR
+from tests.command_line import run_command
 from tests.endtoend.house import DEADLINE, House, series_of, wait_for
 
 
 def command(*arguments: str, **environment: str) -> tuple[int, str]:
     """Run ``sisockdaq``; return its exit status and what it said on stderr."""
-    done = subprocess.run(
-        [sys.executable, "-m", "sisockdaq.cli", *arguments],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-        check=False,
-    )
+    done = run_command(*arguments, environment={**os.environ, **environment}, timeout=DEADLINE)
     assert "Traceback" not in done.stdout + done.stderr
     return done.returncode, done.stderr
 
