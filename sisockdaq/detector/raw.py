@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 class AcquisitionRecording:
-    """Records the packets of one acquisition; satisfies `receiver.AcquisitionRecorder`.
+    """Records the packets of one acquisition; satisfies `recorders.AcquisitionRecorder`.
 
     Parameters
     ----------

@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -29,12 +29,13 @@ from sisockdaq.detector._assembly import close_all
 from sisockdaq.detector.account import Account, Outcome
 from sisockdaq.detector.description import DetectorOptions
 from sisockdaq.detector.layout import Layout
+from sisockdaq.detector.recorders import AcquisitionRecorder, Recorder
 from sisockdaq.detector.sockets import dropped_by_kernel, take_trains
 from sisockdaq.errors import AcquisitionRefused, SisockdaqError
 from sisockdaq.frames.bus import Producer, Request
 from sisockdaq.frames.messages import Arm, End, FrameHeader, Start, Stop
 
-__all__ = ["AcquisitionRecorder", "Receiver", "ReceiverSettings", "Recorder", "flat_pixels"]
+__all__ = ["Receiver", "ReceiverSettings", "flat_pixels"]
 
 log = logging.getLogger(__name__)
 
@@ -77,31 +78,6 @@ class ReceiverSettings:
     overtaken_by: int = 4
     partial: Literal["deliver", "drop"] = "deliver"
     image_id: Literal["frame_number", "bunch_id"] = "frame_number"
-
-
-class Recorder(Protocol):
-    """Takes every datagram as it came, before anything is made of it."""
-
-    def write(self, stream: int, datagram: memoryview) -> None:
-        """Keep one datagram of a stream."""
-
-
-class AcquisitionRecorder(Recorder, Protocol):
-    """A recorder for one acquisition; see `raw.AcquisitionRecording`."""
-
-    @property
-    def error(self) -> SisockdaqError | None:
-        """What ended the recording."""
-
-    @property
-    def needed(self) -> bool:
-        """Whether the acquisition makes no sense without it."""
-
-    def saw(self, number: int) -> None:
-        """Note that a frame belongs to the acquisition."""
-
-    def close(self, counts: dict[str, Any], reason: str) -> dict[str, Any]:
-        """Finish; return what goes into the ledger."""
 
 
 def flat_pixels(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -220,7 +220,7 @@ class Recording:
 
 
 class RecordingWriter:
-    """Write what comes to a receiver's ports; satisfies `receiver.Recorder`.
+    """Write what comes to a receiver's ports; satisfies `recorders.Recorder`.
 
     A full disk ends the recording, not the receiving: it is logged once, and ``error`` keeps the reason.
 

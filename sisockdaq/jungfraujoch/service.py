@@ -28,15 +28,14 @@ from sisockdaq import acquisition as life
 from sisockdaq.errors import FrameSourceError, SisockdaqError
 from sisockdaq.frames import bitplanes
 from sisockdaq.frames.stream2 import EndMessage, ImageMessage, OtherMessage, StartMessage
+from sisockdaq.jungfraujoch._ending import WRITE_ERRORS, Ending
 from sisockdaq.jungfraujoch.dialect import Header, parse_start
 from sisockdaq.jungfraujoch.in_place import read_message
-from sisockdaq.jungfraujoch.notices import finalised_file
 from sisockdaq.jungfraujoch.options import WriterOptions
 from sisockdaq.jungfraujoch.outlets import Outlets
 from sisockdaq.jungfraujoch.senders import Sender, open_senders
 from sisockdaq.jungfraujoch.series import Series
 from sisockdaq.jungfraujoch.status import IDLE, Tally, Troubles, series_status
-from sisockdaq.nexus.fileset import ClosedFile
 
 __all__ = ["StreamWriter"]
 
@@ -52,13 +51,10 @@ _OTHERS_WAIT = 5.0
 _PENDING_BYTES = 2**25
 """Results of images that may wait in memory for the next commit."""
 
-_WRITE_ERRORS = (SisockdaqError, OSError, ValueError, TypeError, RuntimeError, OverflowError, MemoryError)
-"""What writing may raise: our own errors, and what HDF5 and numpy make of a broken disk or a senseless number."""
-
 _log = logging.getLogger(__name__)
 
 
-class StreamWriter:
+class StreamWriter(Ending):
     """Writes what comes over Stream V2.
 
     Parameters
@@ -189,7 +185,7 @@ class StreamWriter:
             self._last_message = time.monotonic()
             try:
                 self._message(sender, frame)
-            except _WRITE_ERRORS as error:
+            except WRITE_ERRORS as error:
                 self._fail(error)
 
     def _message(self, sender: Sender, frame: Any) -> None:
@@ -257,7 +253,7 @@ class StreamWriter:
         self.machine.start(life.Request(header.file_prefix, header.number_of_images, meta=header.facts), now)
         try:
             self._series = Series(header, self.options, self._file_closed)
-        except _WRITE_ERRORS as error:
+        except WRITE_ERRORS as error:
             self.machine.refused()
             self._refuse(header, error)
             return
@@ -327,88 +323,6 @@ class StreamWriter:
         self.tally.ends_lost += 1
         self._end_series(life.SourceLost(f"no end message came; {why}"))
 
-    # The end of a series.
-
-    def _end_series(self, event: life.Event) -> None:
-        """Close the files of the series and put it on record."""
-        series = self._series
-        if series is None:
-            return
-        try:
-            self._close_series(series, event)
-        finally:
-            self._series = None
-            series.close()
-            self._look()
-
-    def _close_series(self, series: Series, event: life.Event) -> None:
-        now, name = time.time(), series.header.file_prefix
-        self.machine.handle(event, now)
-        if not self.machine.failure or isinstance(event, life.SourceLost):
-            try:
-                series.finish(self.tally.collected)
-            except _WRITE_ERRORS as error:
-                self.machine.handle(life.WriteFailed(str(error)), now)
-        if self.machine.failure:
-            series.abandon()
-        files = series.files
-        written, closed = (files.images, len(files.closed)) if files is not None else (0, 0)
-        instructions = self.machine.handle(life.Drained(written, closed), now)
-        ledger = series.ledger("failed" if self.machine.failure else "complete")
-        # The series is its own source: its ledger is there at once, whichever way the machine asks for it.
-        instructions += self.machine.handle(life.Settled(name, ledger), time.time())
-        instructions += self.machine.handle(life.SourceLost("the series was ended"), time.time())
-        for instruction in instructions:
-            if isinstance(instruction, life.Seal) and files is not None:
-                self._seal(series, instruction.reason, ledger)
-        record = self.machine.current
-        assert record is not None
-        _log.info("%s: %s %s", name, record.state, record.message)
-        self._last_status = series_status(series, self.tally, record)
-
-    def _seal(self, series: Series, reason: str, ledger: dict[str, Any]) -> None:
-        assert series.files is not None
-        try:
-            series.files.seal(ended=time.time(), reason=reason, ledger=ledger)
-        except _WRITE_ERRORS as error:
-            _log.error("master of %s: %s", series.header.file_prefix, error)
-            record = self.machine.current
-            if record is not None and record.state is not life.AcquisitionState.FAILED:
-                record.state, record.message = life.AcquisitionState.FAILED, f"ERROR: {error}"
-
-    def _fail(self, error: Exception) -> None:
-        """End the series by a failure to write; its further images are passed over."""
-        series = self._series
-        if series is None:
-            _log.error("%s", error)
-            return
-        self._cancelled = series.header.key
-        self._end_series(life.WriteFailed(str(error)))
-
-    def _cancel(self) -> None:
-        series = self._series
-        if series is None:
-            return
-        self._cancelled = series.header.key
-        self.machine.handle(life.StopRequested(), time.time())
-        self._end_series(life.SourceEnded(series.header.file_prefix, "stopped", None))
-
-    def _file_closed(self, closed: ClosedFile) -> None:
-        self.tally.files_closed += 1
-        series = self._series
-        if self._outlets is not None and self._outlets.tells and series is not None and series.plan is not None:
-            image = series.plan.image
-            notice = finalised_file(
-                series.header,
-                filename=str(closed.path.relative_to(self.options.root)),
-                nimages=closed.images,
-                file_number=closed.number - 1,
-                shape=image.shape,
-                underload=image.fill_value,
-            )
-            self._outlets.tell(notice)
-        self._on_file(closed)
-
     # Between messages.
 
     def _between(self) -> None:
@@ -424,7 +338,7 @@ class StreamWriter:
                 if now >= self._next_commit or self._series.pending_bytes > _PENDING_BYTES:
                     self._series.commit(now)
                     self._next_commit = now + self.options.flush_interval
-        except _WRITE_ERRORS as error:
+        except WRITE_ERRORS as error:
             self._fail(error)
         if now >= self._next_tick:
             self._next_tick = now + _TICK
