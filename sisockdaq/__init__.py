@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sisockdaq._kernel_cache import find_room
+
 if TYPE_CHECKING:
     from sisockdaq.client import Client as Client
 
 __all__ = ["Client"]
+
+find_room()
 
 
 def __getattr__(name: str) -> Any:
