@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sisockdaq.cli import _draw
+from sisockdaq import drawing
 from sisockdaq.errors import ConfigurationError
 
 __all__ = ["Look", "Window", "drawn", "save"]
@@ -61,7 +61,7 @@ def drawn(data: dict[str, Any], look: Look, *, width: int, height: int) -> str:
             lines.append("nothing to draw: no finite values")
             continue
         label = f"log {labels[0]}" if look.log_x else labels[0]
-        panel = _draw.curve(np.log10(x) if look.log_x else x, y, width=width, height=each, log=look.log_y)
+        panel = drawing.curve(np.log10(x) if look.log_x else x, y, width=width, height=each, log=look.log_y)
         lines += [*panel[:-1], _foot(x, label, width)]
     return "\n".join(lines)
 

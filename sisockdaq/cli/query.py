@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
-from sisockdaq.cli import _draw
+from sisockdaq import drawing
 from sisockdaq.cli._options import AsJson
 from sisockdaq.cli._reading import (
     Last,
@@ -276,7 +276,7 @@ def _drawn_series(one: FieldData, log: bool | None, room: dict[str, Any]) -> str
     if one.values.dtype.kind == "O":
         raise ConfigurationError(f"{one.name} is text; `sisockdaq get {one.name}` prints it")
     title = f"{one.name} [{one.units or '-'}]  {clock(one.t[0])} … {clock(one.t[-1])}"
-    lines = _draw.curve(one.t - one.t[-1], one.values, log=bool(log), label="seconds before the newest", **room)
+    lines = drawing.curve(one.t - one.t[-1], one.values, log=bool(log), label="seconds before the newest", **room)
     return "\n".join([title, *lines])
 
 
@@ -284,13 +284,13 @@ def _drawn_array(
     name: str, values: Any, axis: Any, t: float, units: str | None, log: bool | None, room: dict[str, Any]
 ) -> str:
     array = np.asarray(values)
-    log = _draw.spans_decades(array) if log is None else log
+    log = drawing.spans_decades(array) if log is None else log
     title = f"{name} [{units or '-'}]  {clock(t)}{'  logarithmic' if log else ''}"
     if array.ndim == 1:
         x = np.arange(len(array)) if axis is None or len(axis) != len(array) else axis
-        return "\n".join([title, *_draw.curve(x, array, log=log, **room)])
+        return "\n".join([title, *drawing.curve(x, array, log=log, **room)])
     if array.ndim == 2:
-        return "\n".join([title, *_draw.image(array, log=log, **room)])
+        return "\n".join([title, *drawing.image(array, log=log, **room)])
     raise ConfigurationError(f"{name} has {array.ndim} dimensions; one or two can be drawn")
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sisockdaq.cli._draw import curve, image
+from sisockdaq.drawing import curve, image
 
 
 def braille(lines: list[str]) -> list[str]:
