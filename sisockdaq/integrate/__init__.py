@@ -11,18 +11,24 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sisockdaq.integrate.geometry import UNITS, RadialUnit, Unit, load_geometry, radial_unit
-    from sisockdaq.integrate.integrator import Box, Integrator, Result
+    from sisockdaq.integrate.integrator import Box, Integrator
     from sisockdaq.integrate.maps import Split
     from sisockdaq.integrate.masks import load_mask
+    from sisockdaq.integrate.result import Averager, Batch, Result, average
+    from sisockdaq.integrate.sectors import Sector
 
 __all__ = [
     "UNITS",
+    "Averager",
+    "Batch",
     "Box",
     "Integrator",
     "RadialUnit",
     "Result",
+    "Sector",
     "Split",
     "Unit",
+    "average",
     "load_geometry",
     "load_mask",
     "radial_unit",
@@ -30,9 +36,11 @@ __all__ = [
 
 _PLACES = {
     "geometry": ("UNITS", "RadialUnit", "Unit", "load_geometry", "radial_unit"),
-    "integrator": ("Box", "Integrator", "Result"),
+    "integrator": ("Box", "Integrator"),
     "maps": ("Split",),
     "masks": ("load_mask",),
+    "result": ("Averager", "Batch", "Result", "average"),
+    "sectors": ("Sector",),
 }
 
 

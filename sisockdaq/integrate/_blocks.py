@@ -3,25 +3,24 @@
 Where a frame can hold unusable pixels (the fill value of lost packets, NaN), it is worked on in blocks of `BLOCK`
 pixels. Each is searched for them first, several pixels an instruction; only a block that has one in sight goes through
 the slower loop that looks at every pixel. Unusable pixels that are masked anyway cost the search only.
-
-numba's cache notices a change in the file of the function that it compiled, not in the files that this one calls into:
-after a change here, delete `__pycache__`.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from numba import njit
+import numpy as np
 
-__all__ = ["BLOCK", "block_maximum", "has_unusable", "region_sum"]
+from sisockdaq.integrate._jit import compiled, inner
+
+__all__ = ["BLOCK", "block_maximum", "four_places", "has_unusable", "region_sum"]
 
 BLOCK = 4096
 """Pixels of a block; a multiple of four. With its indices and shares it fits the first two levels of cache, so the
 search reads memory and the sums after it do not. Smaller blocks cost more in calls than they save."""
 
 
-@njit(nogil=True, cache=True)
+@inner
 def has_unusable(pixels: Any, index: Any, masked: Any, dummy: Any, start: int, stop: int) -> bool:
     """Whether a pixel of the block that is not masked equals `dummy` or is NaN."""
     # Slices, so that the compiler sees indices from 0 on and takes several pixels at once.
@@ -37,7 +36,19 @@ def has_unusable(pixels: Any, index: Any, masked: Any, dummy: Any, start: int, s
     return found > 0
 
 
-@njit(nogil=True, cache=True)
+@inner
+def four_places(word: Any, stride: int) -> Any:
+    """Take apart the entries of four pixels, read as one uint64, and send each to a bank of its own."""
+    low = np.uint64(0xFFFF)
+    return (
+        word & low,
+        ((word >> np.uint64(16)) & low) + np.uint64(stride),
+        ((word >> np.uint64(32)) & low) + np.uint64(2 * stride),
+        (word >> np.uint64(48)) + np.uint64(3 * stride),
+    )
+
+
+@inner
 def block_maximum(
     pixels: Any, index: Any, masked: Any, dummy: Any, careful: bool, lowest: Any, start: int, stop: int
 ) -> Any:
@@ -55,7 +66,7 @@ def block_maximum(
     return highest
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def region_sum(
     image: Any, index: Any, masked: Any, check: bool, dummy: Any, box: tuple[int, int, int, int], nothing: Any
 ) -> Any:

@@ -12,12 +12,25 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
-__all__ = ["assign_bins", "bounds", "empty_widths", "half_widths", "pack_pairs", "pack_runs", "spread", "warm_up"]
+from sisockdaq.integrate import _full
+from sisockdaq.integrate._jit import compiled
+
+__all__ = [
+    "assign_bins",
+    "azimuth_half_widths",
+    "bounds",
+    "half_widths",
+    "no_values",
+    "pack_pairs",
+    "pack_triples",
+    "spread",
+    "spread_wide",
+    "warm_up",
+]
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def half_widths(centre: Any, corners: Any, out: Any) -> None:
     """Largest distance of a pixel's four corners (float32 grid, one larger each way) from its centre (float64)."""
     rows, columns = centre.shape
@@ -30,7 +43,20 @@ def half_widths(centre: Any, corners: Any, out: Any) -> None:
             )
 
 
-@njit(nogil=True, cache=True)
+@compiled
+def azimuth_half_widths(centre: Any, corners: Any, out: Any) -> None:
+    """As `half_widths`, for angles [rad]: the shorter way round."""
+    rows, columns = centre.shape
+    for i in range(rows):
+        for j in range(columns):
+            most = 0.0
+            for corner in (corners[i, j], corners[i + 1, j], corners[i + 1, j + 1], corners[i, j + 1]):
+                distance = abs(corner - centre[i, j])
+                most = max(most, min(distance, 2 * np.pi - distance))
+            out[i, j] = most
+
+
+@compiled
 def bounds(centre: Any, half_width: Any, masked: Any) -> tuple[float, float, int]:
     """Return the least and greatest edge of the pixels that are not masked, and their number."""
     low, high, number = np.inf, -np.inf, 0
@@ -45,30 +71,55 @@ def bounds(centre: Any, half_width: Any, masked: Any) -> tuple[float, float, int
     return low, high, number
 
 
-@njit(nogil=True, cache=True)
-def assign_bins(centre: Any, masked: Any, low: float, width: float, bins: int, out: Any) -> None:
-    """Write each pixel's bin, ``bins`` where it lies outside the range, ``bins + 1`` where it is masked."""
+@compiled
+def assign_bins(
+    centre: Any, azimuth: Any, ends: tuple[float, float], masked: Any, low: float, width: float, bins: int, out: Any
+) -> None:
+    """Write each pixel's bin, ``bins`` where it lies outside the range, ``bins + 1`` where it is masked.
+
+    ``azimuth`` is empty where any is good; else ``ends`` are its lowest and its highest.
+    """
     outside, hidden = np.uint16(bins), np.uint16(bins + 1)
     for i in range(centre.size):
         if masked[i]:
             out[i] = hidden
             continue
+        if azimuth.size > 0 and (azimuth[i] < ends[0] or azimuth[i] > ends[1]):
+            out[i] = outside
+            continue
         number = int((centre[i] - low) / width)
         out[i] = np.uint16(number) if 0 <= number < bins else outside
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def spread(
-    centre: Any, half_width: Any, masked: Any, low: float, width: float, bins: int, first: Any, span: Any, share: Any
+    centre: Any,
+    half_width: Any,
+    azimuth: Any,
+    azimuth_half_width: Any,
+    ends: tuple[float, float],
+    masked: Any,
+    low: float,
+    width: float,
+    bins: int,
+    first: Any,
+    span: Any,
+    share: Any,
 ) -> None:
     """Write the first bin of each pixel, how many bins it touches, and its share in the first and in the last.
 
-    ``span`` is 0 outside the range and -1 where masked; the shares of the bins between are equal, all sum to 1.
+    ``span`` is 0 outside the range and -1 where masked; the shares of the bins between are equal, all sum to 1. A
+    range of azimuth has a pixel whole or, as in pyFAI, not at all. ``azimuth`` is empty where there is none.
     """
     for i in range(centre.size):
         if masked[i]:
             span[i] = -1
             continue
+        if azimuth.size > 0:
+            reach = azimuth_half_width[i]
+            if azimuth[i] + reach < ends[0] or azimuth[i] - reach > ends[1]:
+                span[i] = 0
+                continue
         left = (centre[i] - half_width[i] - low) / width
         right = (centre[i] + half_width[i] - low) / width
         begin, end = int(left), int(right)
@@ -87,7 +138,19 @@ def spread(
             share[i, 1] = inverse * (right - end)
 
 
-@njit(nogil=True, cache=True)
+@compiled
+def spread_wide(pixel: Any, span: Any, share: Any, start: Any, out: Any) -> None:
+    """Write every share of the pixels of these numbers to their places in a side list, from ``start[k]`` on."""
+    for k in range(pixel.size):
+        i = pixel[k]
+        number = span[i]
+        between = (1.0 - share[i, 0] - share[i, 1]) / (number - 2) if number > 2 else 0.0
+        for step in range(number):
+            part = share[i, 0] if step == 0 else (share[i, 1] if step == number - 1 else between)
+            out[start[k] + step] = part
+
+
+@compiled
 def pack_pairs(first: Any, span: Any, share: Any, bins: int, index: Any, out: Any) -> None:
     """Fill a ``pairs`` map: the smaller share of each pixel, and in the entry's lowest bit whose it is."""
     outside, hidden = np.uint16(2 * bins), np.uint16(2 * bins + 1)
@@ -105,25 +168,31 @@ def pack_pairs(first: Any, span: Any, share: Any, bins: int, index: Any, out: An
             out[i] = share[i, 1]
 
 
-@njit(nogil=True, cache=True)
-def pack_runs(first: Any, span: Any, share: Any, bins: int, longest: int, index: Any, out: Any) -> None:
-    """Fill a ``runs`` map of pixels over up to ``longest`` bins."""
-    outside, hidden = np.uint16(longest * bins), np.uint16(longest * bins + 1)
+@compiled
+def pack_triples(first: Any, span: Any, share: Any, bins: int, index: Any, out: Any) -> None:
+    """Fill a ``triples`` map: the middle bin of each pixel, and its shares in the bins before and after that one."""
+    outside, hidden = np.uint16(bins), np.uint16(bins + 1)
     for i in range(span.size):
         out[i, 0] = 0.0
         out[i, 1] = 0.0
         if span[i] < 0:
             index[i] = hidden
-        elif span[i] == 0 or span[i] > longest:
+        elif span[i] == 0 or span[i] > 3:
             index[i] = outside
-        else:
-            index[i] = np.uint16((span[i] - 1) * bins + first[i])
-            out[i, 0] = share[i, 0]
+        elif span[i] == 1:
+            index[i] = np.uint16(first[i])
+        elif span[i] == 2 and share[i, 0] >= share[i, 1]:
+            index[i] = np.uint16(first[i])
             out[i, 1] = share[i, 1]
+        else:
+            index[i] = np.uint16(first[i] + 1)
+            out[i, 0] = share[i, 0]
+            if span[i] == 3:
+                out[i, 1] = share[i, 1]
 
 
-def empty_widths() -> npt.NDArray[np.float64]:
-    """Stand for "no half widths" in `bounds`."""
+def no_values() -> npt.NDArray[np.float64]:
+    """Stand for half widths or azimuths that are not used."""
     return np.empty(0)
 
 
@@ -131,10 +200,17 @@ def warm_up() -> None:
     """Compile (or load from numba's cache) all of the above, for the types that they are called with."""
     image = np.zeros((1, 1))
     half_widths(image, np.zeros((2, 2), np.float32), np.zeros((1, 1)))
-    line, masked = np.zeros(1), np.zeros(1, np.bool_)
+    azimuth_half_widths(image, np.zeros((2, 2), np.float32), np.zeros((1, 1)))
+    line, masked, ends = np.zeros(1), np.zeros(1, np.bool_), (0.0, 0.0)
     bounds(line, line, masked)
-    assign_bins(line, masked, 0.0, 1.0, 1, np.zeros(4, np.uint16)[:1])
+    assign_bins(line, line, ends, masked, 0.0, 1.0, 1, np.zeros(4, np.uint16)[:1])
     first, span, share = np.zeros(1, np.int32), np.zeros(1, np.int32), np.zeros((1, 2))
-    spread(line, line, masked, 0.0, 1.0, 1, first, span, share)
+    spread(line, line, line, line, ends, masked, 0.0, 1.0, 1, first, span, share)
+    none = np.zeros(0, np.int64)
+    spread_wide(none, span, share, np.zeros(1, np.int64), line)
     pack_pairs(first, span, share, 1, np.zeros(4, np.uint16), np.zeros(1, np.float32))
-    pack_runs(first, span, share, 1, 1, np.zeros(4, np.uint16), np.zeros((1, 2), np.float32))
+    pack_triples(first, span, share, 1, np.zeros(4, np.uint16), np.zeros((1, 2), np.float32))
+    corners, areas = np.ones((2, 2, 2), np.float32), np.zeros(1, np.float32)
+    _full.bounds_full(corners, 1, masked)
+    _full.spread_full(corners, 1, 1, ends, masked, 0.0, 1.0, areas, first, span, share)
+    _full.spread_full_wide(corners, 1, 1, 0.0, 1.0, areas, none, first, np.zeros(1, np.int64), line)

@@ -17,7 +17,7 @@ to know the units, or has other things to do first, should not spend.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -30,7 +30,20 @@ from sisockdaq.errors import GeometryError
 if TYPE_CHECKING:
     from pyFAI.integrator.azimuthal import AzimuthalIntegrator
 
-__all__ = ["UNITS", "Pixels", "RadialUnit", "Unit", "load_geometry", "locate_pixels", "radial_unit"]
+__all__ = [
+    "UNITS",
+    "Pixels",
+    "RadialUnit",
+    "Split",
+    "Unit",
+    "is_regular",
+    "load_geometry",
+    "locate_pixels",
+    "radial_unit",
+]
+
+Split = Literal["no", "bbox", "full"]
+"""How a pixel is shared by bins: not at all, as its bounding box, or as the quadrangle that it is."""
 
 Unit = Literal["q_nm^-1", "q_A^-1", "2th_deg", "2th_rad", "r_mm"]
 UNITS: tuple[str, ...] = get_args(Unit)
@@ -63,15 +76,35 @@ class Pixels:
     centre : ndarray of float64, (n,)
         Radial position of the pixel's centre, in pyFAI's internal unit (`RadialUnit.scale` makes it the wanted one).
     half_width : ndarray of float64, (n,) or None
-        Largest radial distance from the centre to a corner; None where pixels are not to be split.
+        Largest radial distance from the centre to a corner; only for bounding boxes.
     normalization : ndarray of float32, (n,)
         Solid angle × polarization (1 where neither is asked for).
+    corners : ndarray of float32, (rows + 1, columns + 1, 2) or (rows, columns, 4, 2), or None
+        Radial position and azimuth [rad] of the corners, for full splitting: of the grid that neighbours share, or
+        pixel by pixel in the order (top left, bottom left, bottom right, top right).
+    azimuth : ndarray of float64, (n,) or None
+        Azimuth of the pixel's centre [rad], where asked for.
+    azimuth_half_width : ndarray of float64, (n,) or None
+        Largest difference of azimuth from the centre to a corner [rad], where asked for; only for bounding boxes.
+    orientation : int
+        pyFAI's number for the way in which the image is mirrored, 1 to 4.
     """
 
     shape: tuple[int, int]
     centre: npt.NDArray[np.float64]
     half_width: npt.NDArray[np.float64] | None
     normalization: npt.NDArray[np.float32]
+    corners: npt.NDArray[np.float32] | None = None
+    azimuth: npt.NDArray[np.float64] | None = None
+    azimuth_half_width: npt.NDArray[np.float64] | None = None
+    orientation: int = 3
+
+    @property
+    def split(self) -> Split:
+        """The splitting that these pixels were located for."""
+        if self.corners is not None:
+            return "full"
+        return "no" if self.half_width is None else "bbox"
 
 
 def radial_unit(name: str) -> RadialUnit:
@@ -217,60 +250,116 @@ def locate_pixels(
     integrator: AzimuthalIntegrator,
     unit: str,
     *,
-    split: bool,
+    split: Split,
     solid_angle: bool = True,
     polarization: float | None = None,
+    azimuth: bool = False,
 ) -> Pixels:
-    """Compute every pixel's radial position, half width (if `split`) and normalization.
+    """Compute every pixel's radial position and normalization, and what `split` needs beside.
 
     The normalization is pyFAI's: ``cos(incidence)³`` for the solid angle, and for a polarization factor ``f`` (1:
     horizontal) ``½ (1 + cos² 2θ − f cos 2χ sin² 2θ)``.
+
+    Parameters
+    ----------
+    azimuth : bool
+        Whether the azimuth is wanted, as a range of it needs. Its discontinuity is where `integrator` has it.
     """
     if unit.startswith("q_") and integrator.wavelength is None:
         raise GeometryError(f"the geometry has no wavelength, which {unit} needs", remedy="add it to the PONI [m]")
     if polarization is not None and not -1 <= polarization <= 1:
         raise GeometryError(f"polarization is {polarization:g}", remedy="a factor from -1 (vertical) to 1 (horizontal)")
-    if _is_regular(integrator):
-        return _locate_in_bands(integrator, unit, split, solid_angle, polarization)
-    return _locate_whole(integrator, unit, split, solid_angle, polarization)
+    locate = _locate_in_bands if is_regular(integrator) else _locate_whole
+    return locate(integrator, unit, split, solid_angle, polarization, azimuth)
 
 
 def _locate_whole(
-    integrator: AzimuthalIntegrator, unit: str, split: bool, solid_angle: bool, polarization: float | None
+    integrator: AzimuthalIntegrator,
+    unit: str,
+    split: Split,
+    solid_angle: bool,
+    polarization: float | None,
+    azimuth: bool,
 ) -> Pixels:
     shape = _shape(integrator)
-    centre = np.asarray(integrator.center_array(shape, unit, scale=False), np.float64)
-    half_width = np.asarray(integrator.delta_array(shape, unit, scale=False), np.float64).ravel() if split else None
     normalization = np.ones(shape, np.float32)
     if solid_angle:
         normalization *= integrator.solidAngleArray(shape)
     if polarization is not None:
         normalization *= integrator.polarization(shape, polarization)
+
+    def flat(function: Callable[..., Any], of: str) -> npt.NDArray[np.float64]:
+        return np.asarray(function(shape, of, scale=False), np.float64).ravel()
+
+    pixels = Pixels(
+        shape,
+        flat(integrator.center_array, unit),
+        flat(integrator.delta_array, unit) if split == "bbox" else None,
+        normalization.ravel(),
+        _separate_corners(integrator, shape, unit) if split == "full" else None,
+        flat(integrator.center_array, "chi_rad") if azimuth else None,
+        flat(integrator.delta_array, "chi_rad") if azimuth and split == "bbox" else None,
+        int(integrator.detector.orientation),
+    )
     integrator.reset()
-    return Pixels(shape, centre.ravel(), half_width, normalization.ravel())
+    return pixels
+
+
+def _separate_corners(integrator: AzimuthalIntegrator, shape: tuple[int, int], unit: str) -> npt.NDArray[np.float32]:
+    corners = np.ascontiguousarray(integrator.corner_array(shape, unit, scale=False), np.float32)
+    if corners.shape[2] != 4:
+        raise GeometryError(
+            f"the detector's pixels have {corners.shape[2]} corners, and full splitting needs four",
+            remedy="split: bbox",
+        )
+    return corners
 
 
 def _locate_in_bands(
-    integrator: AzimuthalIntegrator, unit: str, split: bool, solid_angle: bool, polarization: float | None
+    integrator: AzimuthalIntegrator,
+    unit: str,
+    split: Split,
+    solid_angle: bool,
+    polarization: float | None,
+    azimuth: bool,
 ) -> Pixels:
     from sisockdaq.integrate import _build
 
     rows, columns = shape = _shape(integrator)
     centre = np.empty(shape)
-    half_width = np.empty(shape) if split else None
+    half_width = np.empty(shape) if split == "bbox" else None
+    corners = np.empty((rows + 1, columns + 1, 2), np.float32) if split == "full" else None
+    chi = np.empty(shape) if azimuth else None
+    chi_width = np.empty(shape) if azimuth and split == "bbox" else None
     normalization = np.ones(shape, np.float32)
     for first, last in _bands(rows, columns):
+        band = slice(first, last)
         z, y, x = _positions(integrator, first, last, columns)
-        centre[first:last] = _radial(integrator, unit, x, y, z)
-        if half_width is not None:
-            corners = _corners(integrator, unit, first, last, columns)
-            _build.half_widths(centre[first:last], corners, half_width[first:last])
+        centre[band] = _radial(integrator, unit, x, y, z)
+        if chi is not None:
+            chi[band] = _azimuth(integrator, x, y, z)
+        if split != "no":
+            found = _corners(integrator, unit, first, last, columns)
+            if corners is not None:
+                corners[first : last + 1] = found
+            if half_width is not None:
+                _build.half_widths(centre[band], np.ascontiguousarray(found[..., 0]), half_width[band])
+            if chi_width is not None and chi is not None:
+                _build.azimuth_half_widths(chi[band], np.ascontiguousarray(found[..., 1]), chi_width[band])
         if solid_angle:
-            normalization[first:last] = _solid_angle(integrator, first, last, columns)
+            normalization[band] = _solid_angle(integrator, first, last, columns)
         if polarization is not None:
-            normalization[first:last] *= _polarization(polarization, x, y, z)
-    flat_width = half_width.ravel() if half_width is not None else None
-    return Pixels(shape, centre.ravel(), flat_width, normalization.ravel())
+            normalization[band] *= _polarization(polarization, x, y, z)
+    return Pixels(
+        shape,
+        centre.ravel(),
+        half_width.ravel() if half_width is not None else None,
+        normalization.ravel(),
+        corners,
+        chi.ravel() if chi is not None else None,
+        chi_width.ravel() if chi_width is not None else None,
+        int(integrator.detector.orientation),
+    )
 
 
 def _shape(integrator: AzimuthalIntegrator) -> tuple[int, int]:
@@ -284,7 +373,7 @@ def _bands(rows: int, columns: int) -> Iterator[tuple[int, int]]:
         yield first, min(rows, first + height)
 
 
-def _is_regular(integrator: AzimuthalIntegrator) -> bool:
+def is_regular(integrator: AzimuthalIntegrator) -> bool:
     """Whether corners of neighbouring pixels coincide on a flat grid, so that bands of rows can stand alone."""
     detector = integrator.detector
     return bool(
@@ -318,10 +407,18 @@ def _radial(integrator: AzimuthalIntegrator, unit: str, x: Any, y: Any, z: Any) 
     return np.asarray(to_unit(unit).equation(x, y, z, integrator.wavelength), np.float64)
 
 
+def _azimuth(integrator: AzimuthalIntegrator, x: Any, y: Any, z: Any) -> npt.NDArray[np.float64]:
+    chi = _radial(integrator, "chi_rad", x, y, z)
+    return chi if integrator.chiDiscAtPi else np.mod(chi, 2 * math.pi)
+
+
 def _corners(
     integrator: AzimuthalIntegrator, unit: str, first: int, last: int, columns: int
 ) -> npt.NDArray[np.float32]:
-    """Return the radial position of the grid's corners, ``(last - first + 1, columns + 1)``, in pyFAI's float32."""
+    """Return radial position and azimuth of the grid's corners in pyFAI's float32.
+
+    The shape is ``(last - first + 1, columns + 1, 2)``.
+    """
     from pyFAI.ext import _geometry
     from pyFAI.units import to_unit
 
@@ -342,7 +439,7 @@ def _corners(
         orientation=integrator.detector.orientation,
         chi_discontinuity_at_pi=integrator.chiDiscAtPi,
     )
-    return np.ascontiguousarray(both[..., 0], np.float32)
+    return np.ascontiguousarray(both, np.float32)
 
 
 def _solid_angle(integrator: AzimuthalIntegrator, first: int, last: int, columns: int) -> npt.NDArray[Any]:

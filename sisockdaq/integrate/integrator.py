@@ -11,28 +11,37 @@
 Promises
 --------
 - Same as pyFAI's ``integrate1d`` with ``method=(split, "csc", "cython")``: the sums of unsplit integers to the last
-  bit, intensities to 1e-6. Two differences are on purpose: integers are summed as integers (pyFAI rounds pixels to
-  float32 first), and a bin without pixels is NaN, not 0.
+  bit, intensities to 1e-6. Three differences are on purpose: integers are summed as integers (pyFAI rounds pixels to
+  float32 first), a bin without pixels is NaN, not 0, and nothing is taken for a dummy that was not named as one.
 - One object may be used by several threads at once.
 - Whatever is wrong with geometry, mask or options is said when the object is made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import math
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from sisockdaq.errors import ConfigurationError
-from sisockdaq.integrate import kernels
-from sisockdaq.integrate.geometry import load_geometry, locate_pixels, radial_unit
+from sisockdaq.integrate import clip, kernels
+from sisockdaq.integrate._places import Places, detector_mask
+from sisockdaq.integrate.background import CurveSource, split_background
+from sisockdaq.integrate.cache import MapCache, open_cache
+from sisockdaq.integrate.corrections import ImageSource, load_corrections, mark_unusable
+from sisockdaq.integrate.geometry import load_geometry, radial_unit
 from sisockdaq.integrate.kernels import ErrorModel
-from sisockdaq.integrate.maps import BinMap, Split, build_map
-from sisockdaq.integrate.masks import load_mask, to_mask
+from sisockdaq.integrate.maps import BinMap, Split
+from sisockdaq.integrate.median import median
+from sisockdaq.integrate.result import Averager, Batch, Result, RingResult, stack
+from sisockdaq.integrate.sectors import Sector
+from sisockdaq.integrate.threads import MOST_THREADS
 
 if TYPE_CHECKING:
     from pyFAI.integrator.azimuthal import AzimuthalIntegrator
@@ -42,49 +51,7 @@ __all__ = ["Box", "Integrator", "Result"]
 Box = tuple[int, int, int, int]
 """A region of an image: (x0, y0, x1, y1), the pixels with x0 ≤ x < x1 and y0 ≤ y < y1."""
 
-_EMPTY_SHARE = 1e-9
-"""A split bin is empty when lost pixels leave less than this of its weight: the rest is rounding."""
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """One frame's curve and numbers.
-
-    Attributes
-    ----------
-    axis : ndarray of float64, (bins,)
-        Bin centres, in the unit that was asked for. Shared by all results; read-only.
-    intensity : ndarray of float64, (bins,)
-        Σ signal / Σ normalization; NaN where no pixel counts.
-    sigma : ndarray of float64, (bins,) or None
-        Its standard error, by the error model.
-    sum_signal : ndarray, (bins,)
-        Σ share · pixel; integers (uint64, int64) for integers without splitting.
-    sum_variance : ndarray of float64, (bins,) or None
-        Σ share² · max(1, pixel).
-    sum_normalization, count : ndarray of float64, (bins,)
-        Σ share · (solid angle × polarization), and Σ share, of the pixels that were used.
-    total : int or float
-        Sum of all pixels that are neither masked nor unusable, inside the radial range or not.
-    maximum : int, float or None
-        The largest of them; None where it was not asked for, NaN where there are none.
-    rois : dict
-        Sum of those inside each region.
-    unusable : int
-        Pixels that were left out because they are NaN or have the dummy value.
-    """
-
-    axis: npt.NDArray[np.float64]
-    intensity: npt.NDArray[np.float64]
-    sigma: npt.NDArray[np.float64] | None
-    sum_signal: npt.NDArray[Any]
-    sum_variance: npt.NDArray[np.float64] | None
-    sum_normalization: npt.NDArray[np.float64]
-    count: npt.NDArray[np.float64]
-    total: float
-    maximum: float | None
-    rois: dict[str, float] = field(default_factory=dict)
-    unusable: int = 0
+Factors = float | Iterable[float]
 
 
 class Integrator:
@@ -106,21 +73,40 @@ class Integrator:
     unit : str
         ``q_nm^-1``, ``q_A^-1``, ``2th_deg``, ``2th_rad`` or ``r_mm``.
     split : str
-        ``no``, or ``bbox`` for bounding boxes.
+        ``no``, ``bbox`` for the pixels' bounding boxes, or ``full`` for their true outlines.
     radial_range : (float, float), optional
         Ends of the axis, in `unit`; by default those of the pixels that are used.
+    azimuth_range : (float, float), optional
+        Azimuth angles [deg] in pyFAI's convention, as in `Sector`; by default all.
     polarization : float, optional
         Polarization factor from -1 (vertical) to 1 (horizontal); None for no correction.
     solid_angle : bool
         Whether to correct for the solid angle.
+    dark, flat, absorption : path or array, optional
+        Images to subtract, and to divide by; files as fabio reads them, npy, or HDF5 (``file.h5::/dataset``). Several
+        frames are averaged. A pixel whose flat or absorption is 0 or NaN, or whose dark is NaN, is not used.
+    background : Result, (axis, intensity[, sigma]), path or image, optional
+        A curve (also a ``.chi`` or ``.dat`` file) is subtracted from the intensity, its errors are added in
+        quadrature. An image is subtracted as the dark is: before the division by monitor and transmission.
+    background_scale : float
+        Factor for the background.
     error_model : str, optional
-        ``poisson`` for `Result.sigma`.
+        For `Result.sigma`: ``poisson``, or ``azimuthal`` for the spread of the pixels within each bin.
     dummy : float, optional
         Pixels of this value are left out, as the fill value of lost packets is. (NaN always is.)
+    delta_dummy : float, optional
+        So are those that differ by no more than this from it.
     rois : mapping of str to (x0, y0, x1, y1), optional
         Regions to sum; upper ends not included.
     maximum : bool
         Whether to find the maximum of each frame.
+    sectors : mapping of str to Sector, optional
+        Parts with curves of their own, for `integrate_all`.
+    threads : int
+        Threads at work on a frame, or in a batch on as many frames. Results do not depend on it, to the last bit.
+    cache : bool, path or MapCache
+        Whether the maps are kept on disk, where the next integrator of the same options finds them: in the folder that
+        is named, or in the user's (`default_cache_root`).
 
     Attributes
     ----------
@@ -128,8 +114,8 @@ class Integrator:
         Bin centres, in the unit that was asked for.
     unit : RadialUnit
         That unit.
-    dummy : float or None
-        As the parameter; may be changed between frames.
+    dummy, delta_dummy : float or None
+        As the parameters; may be changed between frames.
 
     Raises
     ------
@@ -147,46 +133,71 @@ class Integrator:
         unit: str = "q_nm^-1",
         split: Split = "no",
         radial_range: tuple[float, float] | None = None,
+        azimuth_range: tuple[float, float] | None = None,
         polarization: float | None = None,
         solid_angle: bool = True,
+        dark: ImageSource | None = None,
+        flat: ImageSource | None = None,
+        absorption: ImageSource | None = None,
+        background: CurveSource | ImageSource | None = None,
+        background_scale: float = 1.0,
         error_model: ErrorModel | None = None,
         dummy: float | None = None,
+        delta_dummy: float | None = None,
         rois: Mapping[str, Box] | None = None,
         maximum: bool = False,
+        sectors: Mapping[str, Sector] | None = None,
+        threads: int = 1,
+        cache: bool | Path | str | MapCache = False,
     ) -> None:
-        if split not in ("no", "bbox"):
-            raise ConfigurationError(f'"{split}" is not a splitting', remedy="one of no, bbox")
-        if error_model not in (None, "poisson"):
-            raise ConfigurationError(f'"{error_model}" is not an error model', remedy="poisson, or none")
+        if split not in get_args(Split):
+            raise ConfigurationError(f'"{split}" is not a splitting', remedy=f"one of {', '.join(get_args(Split))}")
+        if error_model is not None and error_model not in get_args(ErrorModel):
+            known = ", ".join(get_args(ErrorModel))
+            raise ConfigurationError(f'"{error_model}" is not an error model', remedy=f"one of {known}, or none")
+        if not 1 <= threads <= MOST_THREADS:
+            raise ConfigurationError(f"threads is {threads}", remedy=f"from 1 to {MOST_THREADS}")
+        _check_dummy(dummy, delta_dummy)
+        if not math.isfinite(background_scale):
+            raise ConfigurationError(f"background_scale is {background_scale}, not a finite number")
         self.unit = radial_unit(unit)
         pyfai = load_geometry(geometry, shape=shape, pixel_size=pixel_size)
-        hidden = self._mask(mask, pyfai)
-        pixels = locate_pixels(pyfai, unit, split=split == "bbox", solid_angle=solid_angle, polarization=polarization)
-        ends = None if radial_range is None else (radial_range[0] / self.unit.scale, radial_range[1] / self.unit.scale)
-        self._errors = error_model == "poisson"
+        size = (int(pyfai.get_shape()[0]), int(pyfai.get_shape()[1]))
+        self._errors = error_model
         self.dummy = dummy
+        self.delta_dummy = delta_dummy
         self._maximum = maximum
-        self._use(build_map(pixels, hidden, bins=bins, radial_range=ends))
+        self._threads = int(threads)
+        curve, image = split_background(background, background_scale, size)
+        places = Places(
+            pyfai,
+            split=split,
+            solid_angle=solid_angle,
+            polarization=polarization,
+            corrections=load_corrections(
+                size,
+                dark=dark,
+                flat=flat,
+                absorption=absorption,
+                background=image,
+                dummy=dummy,
+                delta_dummy=delta_dummy,
+            ),
+            mask=detector_mask(mask, pyfai),
+            background=curve,
+            background_scale=background_scale,
+            cache=open_cache(cache),
+        )
+        whole = Sector(azimuth_range=azimuth_range, radial_range=radial_range, bins=bins, unit=unit)
+        self._whole = places.binned(whole)
+        self._sectors = places.sectors(sectors or {}, whole)
+        self.axis = self._whole.axis
         self._rois = {name: self._box(name, box) for name, box in (rois or {}).items()}
-
-    def _use(self, bin_map: BinMap) -> None:
-        """Take a map, and compute what does not depend on the frame."""
-        self._map = bin_map
-        self.axis = bin_map.axis * self.unit.scale
-        self.axis.flags.writeable = False
-        self._normalization = self._sum(bin_map.normalization)
-        self._count = self._sum(np.ones(bin_map.normalization.size, np.float32))
-        populations = np.bincount(bin_map.index, minlength=bin_map.entries + 2)[: bin_map.entries + 1]
-        self._most = int(populations.max())
-        self._used = int(populations.sum())
-
-    def _sum(self, weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        return kernels.sum_frame(self._map, kernels.prepare(weights.reshape(self.shape), None)).signal
 
     @property
     def has_errors(self) -> bool:
         """Whether results have a sigma."""
-        return self._errors
+        return self._errors is not None
 
     @property
     def rois(self) -> dict[str, Box]:
@@ -194,90 +205,193 @@ class Integrator:
         return dict(self._rois)
 
     @property
+    def sectors(self) -> tuple[str, ...]:
+        """Names of the parts that have curves of their own."""
+        return tuple(self._sectors)
+
+    @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns of the images."""
-        return self._map.shape
+        return self._whole.map.shape
 
     @property
     def bins(self) -> int:
         """Points of the curve."""
-        return self._map.bins
+        return self._whole.map.bins
 
     @property
     def bin_map(self) -> BinMap:
         """Which pixel counts to which bin."""
-        return self._map
+        return self._whole.map
 
     @property
     def pixels_used(self) -> int:
         """Number of pixels that are not masked."""
-        return self._used
+        return self._whole.used
 
     def warm_up(self, dtype: npt.DTypeLike) -> None:
         """Compile the kernels for images of that type, and touch the map's memory."""
-        self.integrate(np.zeros(self.shape, dtype))
+        image = np.zeros(self.shape, dtype)
+        self.integrate(image)
+        self.integrate_all(image)
 
-    def integrate(self, image: npt.NDArray[Any]) -> Result:
+    def integrate(self, image: npt.NDArray[Any], *, monitor: float = 1.0, transmission: float = 1.0) -> Result:
         """Integrate one image.
 
         Parameters
         ----------
         image : ndarray, `shape`
             Integers or floats, of any byte order; not changed.
+        monitor, transmission : float
+            Their product multiplies the normalization (pyFAI's ``normalization_factor``).
 
         Raises
         ------
         ValueError, TypeError
-            For an image of another shape, or of a type that is no number.
+            For an image of another shape, or of a type that is no number, or a monitor that is not a number above 0.
         """
-        if image.shape != self.shape:
-            raise ValueError(f"the image has shape {image.shape}, this integrator is for {self.shape}")
-        frame = kernels.prepare(image, self.dummy)
-        sums = kernels.sum_frame(self._map, frame, errors=self._errors, maximum=self._maximum, most=self._most)
-        normalization, count = self._denominators(sums)
-        sigma = None
-        with np.errstate(divide="ignore", invalid="ignore"):
-            intensity = sums.signal / normalization
-            if sums.variance is not None:
-                sigma = np.sqrt(sums.variance) / normalization
-        return Result(
-            axis=self.axis,
-            intensity=intensity,
-            sigma=sigma,
-            sum_signal=sums.signal,
-            sum_variance=sums.variance,
-            sum_normalization=normalization,
-            count=count,
-            total=sums.total,
-            maximum=sums.maximum if sums.unusable < self._used else self._no_maximum,
-            rois={name: kernels.region_sum(self._map, frame, box) for name, box in self._rois.items()},
-            unusable=sums.unusable,
+        return self._integrate(image, _factor(monitor, transmission), self._threads)
+
+    def _integrate(self, image: npt.NDArray[Any], factor: float, threads: int) -> Result:
+        frame = self._frame(image)
+        result = self._whole.integrate(
+            frame, errors=self._errors, maximum=self._maximum, factor=factor, threads=threads
+        )
+        for name, box in self._rois.items():
+            result.rois[name] = kernels.region_sum(self._whole.map, frame, box)
+        return result
+
+    def integrate_all(
+        self, image: npt.NDArray[Any], *, monitor: float = 1.0, transmission: float = 1.0
+    ) -> dict[str, Result]:
+        """Integrate one image in every sector; parameters and errors as for `integrate`.
+
+        Returns
+        -------
+        dict of Result
+            By the sectors' names. Totals, maxima and unusable pixels are those of the sector's mask.
+        """
+        factor = _factor(monitor, transmission)
+        frame = self._frame(image)
+        return {
+            name: binned.integrate(
+                frame, errors=self._errors, maximum=self._maximum, factor=factor, threads=self._threads
+            )
+            for name, binned in self._sectors.items()
+        }
+
+    def sigma_clip(
+        self,
+        image: npt.NDArray[Any],
+        *,
+        threshold: float = 5.0,
+        iterations: int = 5,
+        error_model: clip.RingErrors = "azimuthal",
+        want_mask: bool = False,
+        monitor: float = 1.0,
+        transmission: float = 1.0,
+    ) -> RingResult:
+        """Integrate one image without the pixels that do not belong to their ring, as Bragg peaks on a background.
+
+        Parameters
+        ----------
+        threshold, iterations, error_model
+            As for `clip.sigma_clip`; pyFAI's ``thres`` and ``max_iter``.
+        want_mask : bool
+            Whether to tell which pixels were left out.
+        monitor, transmission : float
+            As for `integrate`; so are the errors.
+        """
+        factor = _factor(monitor, transmission)
+        frame = self._frame(image)
+        sums = clip.sigma_clip(
+            self._whole.rings,
+            frame,
+            threshold=threshold,
+            iterations=iterations,
+            error_model=error_model,
+            want_mask=want_mask,
+            threads=self._threads,
+        )
+        return self._of_rings(frame, sums, factor)
+
+    def median(
+        self,
+        image: npt.NDArray[Any],
+        *,
+        quantiles: float | tuple[float, float] = 0.5,
+        monitor: float = 1.0,
+        transmission: float = 1.0,
+    ) -> RingResult:
+        """Take the median of each ring, or the mean of its pixels between two quantiles (from 0 to 1).
+
+        The errors are those of Poisson statistics; other parameters and what is raised as for `integrate`.
+        """
+        factor = _factor(monitor, transmission)
+        frame = self._frame(image)
+        return self._of_rings(
+            frame, median(self._whole.rings, frame, quantiles=quantiles, threads=self._threads), factor
         )
 
-    @property
-    def _no_maximum(self) -> float | None:
-        return np.nan if self._maximum else None
+    def _of_rings(self, frame: kernels.Frame, sums: clip.RingSums, factor: float) -> RingResult:
+        result = self._whole.of_rings(frame, sums, maximum=self._maximum, factor=factor, threads=self._threads)
+        for name, box in self._rois.items():
+            result.rois[name] = kernels.region_sum(self._whole.map, frame, box)
+        return result
 
-    def _denominators(self, sums: kernels.Sums) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Return what the used pixels weigh in each bin, and how many they are."""
-        if sums.lost_weight is None or sums.lost_count is None:
-            return self._normalization, self._count
-        count = self._count - sums.lost_count
-        empty = count <= _EMPTY_SHARE * self._count
-        normalization = self._normalization - sums.lost_weight
-        normalization[empty] = 0.0
-        count[empty] = 0.0
-        return normalization, count
+    def integrate_many(
+        self, images: Iterable[npt.NDArray[Any]], *, monitor: Factors = 1.0, transmission: Factors = 1.0
+    ) -> Batch:
+        """Integrate several images into arrays with the frames first.
 
-    @staticmethod
-    def _mask(mask: Path | str | npt.NDArray[Any] | None, pyfai: AzimuthalIntegrator) -> npt.NDArray[np.bool_] | None:
-        rows, columns = pyfai.get_shape()
-        if isinstance(mask, str | Path):
-            return load_mask(mask, (rows, columns))
-        if mask is not None:
-            return to_mask(mask, (rows, columns))
-        known = pyfai.detector.mask
-        return None if known is None else to_mask(known, (rows, columns), origin="the PONI detector's mask")
+        Parameters
+        ----------
+        images : iterable of ndarray
+            A stack (frames, rows, columns), an HDF5 dataset, a list or a generator; a few are in memory at a time.
+            With several threads a generator must not write into an image again that it has given out.
+        monitor, transmission : float, or one a frame
+            As for `integrate`.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `integrate`; for no image at all, or another number of monitors than of images.
+        """
+        return stack(self._each(images, monitor, transmission))
+
+    def integrate_sum(
+        self, images: Iterable[npt.NDArray[Any]], *, monitor: Factors = 1.0, transmission: Factors = 1.0
+    ) -> Result:
+        """Integrate several images into one curve, as if they were one exposure; holds no more than a few at a time.
+
+        The same as `average` of their results: all sums are added, and the intensity is their quotient. Parameters and
+        errors as for `integrate_many`.
+        """
+        averager = Averager()
+        for result in self._each(images, monitor, transmission):
+            averager.add(result)
+        return averager.result()
+
+    def _each(self, images: Iterable[npt.NDArray[Any]], monitor: Factors, transmission: Factors) -> Iterator[Result]:
+        """Integrate frames in order; with several threads, so many frames at a time."""
+        jobs = _with_factors(images, monitor, transmission)
+        if self._threads == 1:
+            for image, one, other in jobs:
+                yield self._integrate(image, _factor(one, other), 1)
+            return
+        with ThreadPoolExecutor(self._threads) as pool:
+            running: deque[Future[Result]] = deque()
+            for image, one, other in jobs:
+                running.append(pool.submit(self._integrate, image, _factor(one, other), 1))
+                if len(running) > 2 * self._threads:
+                    yield running.popleft().result()
+            while running:
+                yield running.popleft().result()
+
+    def _frame(self, image: npt.NDArray[Any]) -> kernels.Frame:
+        if image.shape != self.shape:
+            raise ValueError(f"the image has shape {image.shape}, this integrator is for {self.shape}")
+        return kernels.prepare(*mark_unusable(image, self.dummy, self.delta_dummy))
 
     def _box(self, name: str, box: Box) -> Box:
         rows, columns = self.shape
@@ -288,3 +402,40 @@ class Integrator:
                 remedy="give [x0, y0, x1, y1] with 0 ≤ x0 < x1 ≤ columns and 0 ≤ y0 < y1 ≤ rows",
             )
         return x0, y0, x1, y1
+
+
+def _check_dummy(dummy: float | None, delta_dummy: float | None) -> None:
+    if delta_dummy is None:
+        return
+    if dummy is None:
+        raise ConfigurationError(f"delta_dummy is {delta_dummy:g}, but there is no dummy", remedy="give dummy too")
+    if not 0 <= delta_dummy < math.inf:
+        raise ConfigurationError(f"delta_dummy is {delta_dummy}", remedy="a distance from the dummy, 0 or more")
+
+
+def _factor(monitor: float, transmission: float) -> float:
+    """Return what multiplies the normalization; no curve can be made of a frame without beam."""
+    for name, value in (("monitor", monitor), ("transmission", transmission)):
+        if not 0 < value < math.inf:
+            raise ValueError(f"the {name} is {value}, and must be a number above 0")
+    return float(monitor) * float(transmission)
+
+
+def _with_factors(
+    images: Iterable[npt.NDArray[Any]], monitor: Factors, transmission: Factors
+) -> Iterator[tuple[npt.NDArray[Any], float, float]]:
+    """Give each image its monitor and transmission."""
+    given = [("monitor", monitor), ("transmission", transmission)]
+    series = [(name, iter(value)) for name, value in given if isinstance(value, Iterable)]
+    constants = {name: value for name, value in given if not isinstance(value, Iterable)}
+    for number, image in enumerate(images):
+        factors: dict[str, float] = dict(constants)
+        for name, values in series:
+            value = next(values, None)
+            if value is None:
+                raise ValueError(f"there is no {name} for image {number}: give one an image, or one for all")
+            factors[name] = value
+        yield image, factors["monitor"], factors["transmission"]
+    for name, values in series:
+        if next(values, None) is not None:
+            raise ValueError(f"there are more values of {name} than images")

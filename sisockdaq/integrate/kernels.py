@@ -1,12 +1,12 @@
 """One frame over one bin map: chooses the kernel, gives it memory, and makes sums by bin of what it leaves.
 
-Each call has its own accumulators (some 10 kB to 400 kB), so that several threads may work with one map. The global
-interpreter lock is free during the pass over the pixels.
+Each call has its own accumulators (some 10 kB to 400 kB for each part of a frame), so that several threads may work
+with one map, or on one frame. The global interpreter lock is free during the pass over the pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,10 +15,19 @@ import numpy.typing as npt
 
 from sisockdaq.integrate import _blocks, _split, _whole
 from sisockdaq.integrate.maps import BinMap, Layout, SideList
+from sisockdaq.integrate.threads import run_parts
 
-__all__ = ["Frame", "Sums", "prepare", "region_sum", "sum_frame", "warm_up", "zero_step"]
+__all__ = ["Frame", "Sums", "prepare", "region_sum", "sum_frame", "warm_up"]
 
-ErrorModel = Literal["poisson"]
+ErrorModel = Literal["poisson", "azimuthal"]
+
+_PART = 1 << 19
+_MOST_PARTS = 8
+"""A frame whose sums are floats is added up in parts of at least so many pixels and at most so many parts: each has its
+own accumulators to be cleared and added, and the order of additions must not depend on the number of threads."""
+
+_LINE = 8
+"""Accumulators in a line of the processor's cache."""
 
 _SUPPORTED = "biuf"
 """numpy kinds of pixels: bool, signed, unsigned, float."""
@@ -96,21 +105,7 @@ def prepare(image: npt.NDArray[Any], dummy: float | None) -> Frame:
     return Frame(image, image.reshape(-1), check, scalar(int(dummy or 0) if check else 0), scalar(limits.min), zero)
 
 
-def zero_step(dtype: np.dtype[Any], most: int) -> int | None:
-    """Return the power of two by which zeros can be counted within a sum, for at most `most` pixels an entry.
-
-    None where sum and count do not fit into 64 bits, or the pixels are not unsigned.
-    """
-    if dtype.kind != "u":
-        return None
-    bits = int(most).bit_length()
-    step = dtype.itemsize * 8 + bits
-    return 1 << step if step + bits <= 64 else None
-
-
-def sum_frame(
-    bin_map: BinMap, frame: Frame, *, errors: bool = False, maximum: bool = False, most: int | None = None
-) -> Sums:
+def sum_frame(bin_map: BinMap, frame: Frame, *, errors: bool = False, maximum: bool = False, threads: int = 1) -> Sums:
     """Add one frame up over the map.
 
     Parameters
@@ -119,14 +114,63 @@ def sum_frame(
         Whether to compute the variance of Poisson statistics.
     maximum : bool
         Whether to find the maximum.
-    most : int, optional
-        Largest number of pixels in one entry of the map; makes errors of unsplit integer images faster.
+    threads : int
+        How many work on the frame; the result is the same for any number, to the last bit.
     """
-    if bin_map.layout == "whole":
-        return _sum_whole(bin_map, frame, errors, maximum, most)
-    if bin_map.layout == "pairs":
-        return _sum_pairs(bin_map, frame, errors, maximum)
-    return _sum_runs(bin_map, frame, errors, maximum)
+    plan = _PLANS[bin_map.layout]
+    stride = bin_map.entries + 2
+    dtype = frame.zero.dtype if bin_map.layout == "whole" else np.dtype(np.float64)
+    edges = _edges(frame.pixels.size, dtype, threads)
+    parts = len(edges) - 1
+    lanes = plan.lanes * 2 if errors else plan.lanes
+    banks = _zeros(parts, plan.banks * stride * lanes, dtype)
+    lost = np.zeros((parts, stride if frame.check else 0, plan.lost))
+    words = bin_map.index.view(np.uint64)
+
+    def add(part: int) -> tuple[Any, int]:
+        found: tuple[Any, int] = plan.kernel(
+            frame.pixels,
+            words,
+            bin_map.index,
+            bin_map.share,
+            bin_map.normalization,
+            stride,
+            frame.check,
+            frame.dummy,
+            maximum,
+            frame.lowest,
+            errors,
+            banks[part],
+            lost[part],
+            edges[part],
+            edges[part + 1],
+        )
+        return found
+
+    found = run_parts(add, parts, threads)
+    entries = banks.reshape(parts, plan.banks, stride, lanes).sum((0, 1))
+    unusable = sum(number for _, number in found)
+    lost_entries = lost.sum(0) if unusable else None
+    signal, variance, lost_weight, lost_count = plan.unfold(entries, lost_entries, bin_map.bins, errors)
+    bins = bin_map.bins
+    _add_side(bin_map.side, bin_map, frame, signal, variance, lost_weight, lost_count)
+    return Sums(
+        signal=signal[:bins],
+        variance=variance[:bins] if errors else None,
+        lost_weight=lost_weight[:bins] if unusable else None,
+        lost_count=lost_count[:bins] if unusable else None,
+        unusable=unusable,
+        total=_plain(entries[:-1, plan.all_lane].sum()),
+        maximum=_plain(max(highest for highest, _ in found)) if maximum else None,
+    )
+
+
+def _zeros(parts: int, number: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Make accumulators, each part's at a place where those that are added to at once lie in one line of the cache."""
+    row = -(-number // _LINE) * _LINE
+    memory = np.zeros(parts * row + _LINE, dtype)
+    first = -memory.ctypes.data // dtype.itemsize % _LINE
+    return memory[first : first + parts * row].reshape(parts, row)[:, :number]
 
 
 def region_sum(bin_map: BinMap, frame: Frame, box: tuple[int, int, int, int]) -> float:
@@ -136,130 +180,65 @@ def region_sum(bin_map: BinMap, frame: Frame, box: tuple[int, int, int, int]) ->
     return _plain(total)
 
 
-def _sum_whole(bin_map: BinMap, frame: Frame, errors: bool, maximum: bool, most: int | None) -> Sums:
-    bins, stride = bin_map.bins, bin_map.entries + 2
-    banks = np.zeros(4 * stride, frame.zero.dtype)
-    lost = np.zeros((stride, 2))
-    step = zero_step(frame.pixels.dtype, most) if errors and most is not None else None
-    common = (
-        frame.pixels,
-        bin_map.index.view(np.uint64),
-        bin_map.index,
-        bin_map.normalization,
-        stride,
-        frame.check,
-        frame.dummy,
-        maximum,
-        frame.lowest,
-        banks,
-        lost,
-    )
-    variance = None
-    if step is not None:
-        highest = _whole.add_whole_counting_zeros(*common, np.uint64(step))
-        zeros = (banks // np.uint64(step)).reshape(4, stride).sum(0)
-        banks &= np.uint64(step - 1)
-        entries = banks.reshape(4, stride).sum(0)
-        variance = (entries + zeros)[:bins].astype(np.float64)
-    else:
-        highest = _whole.add_whole(*common)
-        entries = banks.reshape(4, stride).sum(0)
-        if errors:
-            every = np.zeros(stride)
-            _whole.add_whole_variance(frame.pixels, bin_map.index, frame.check, frame.dummy, every)
-            variance = every[:bins]
-    unusable = int(lost[:-1, 1].sum()) if frame.check else 0
-    return Sums(
-        signal=entries[:bins],
-        variance=variance,
-        lost_weight=lost[:bins, 0] if unusable else None,
-        lost_count=lost[:bins, 1] if unusable else None,
-        unusable=unusable,
-        total=_plain(entries[:-1].sum()),
-        maximum=_plain(highest) if maximum else None,
-    )
+def _edges(pixels: int, dtype: np.dtype[Any], threads: int) -> list[int]:
+    """Cut a frame into parts: by its size alone, or, where sums are integers and exact anyway, one for each thread."""
+    parts = max(1, min(_MOST_PARTS, pixels // _PART)) if dtype.kind == "f" else threads
+    return [part * pixels // parts // _blocks.BLOCK * _blocks.BLOCK for part in range(parts)] + [pixels]
 
 
-def _sum_pairs(bin_map: BinMap, frame: Frame, errors: bool, maximum: bool) -> Sums:
-    bins, stride, lanes = bin_map.bins, bin_map.entries + 2, 4 if errors else 2
-    banks = np.zeros(4 * stride * lanes)
-    lost = np.zeros((stride, 4)) if frame.check else np.zeros((0, 4))
-    highest = _split.add_pairs(
-        frame.pixels,
-        bin_map.index.view(np.uint64),
-        bin_map.index,
-        bin_map.share,
-        bin_map.normalization,
-        stride,
-        frame.check,
-        frame.dummy,
-        maximum,
-        frame.lowest,
-        errors,
-        banks,
-        lost,
-    )
-    entries = banks.reshape(4, stride, lanes).sum(0)
+Floats = npt.NDArray[np.float64]
+Unfolded = tuple[npt.NDArray[Any], Floats, Floats, Floats]
+"""Signal, variance, lost weight and lost count by bin; empty where there is none, longer than the bins where easier."""
+
+
+def _unfold_whole(entries: npt.NDArray[Any], lost: Floats | None, bins: int, errors: bool) -> Unfolded:
+    variance = entries[:bins, 1].astype(np.float64) if errors else np.zeros(0)
+    if lost is None:
+        return entries[:bins, 0], variance, np.zeros(0), np.zeros(0)
+    return entries[:bins, 0], variance, lost[:bins, 0], lost[:bins, 1]
+
+
+def _unfold_pairs(entries: Floats, lost: Floats | None, bins: int, errors: bool) -> Unfolded:
     signal, variance = np.zeros(bins + 1), np.zeros(bins + 1 if errors else 0)
+    lost_weight, lost_count = np.zeros(bins + 1), np.zeros(bins + 1)
     _split.unfold_pairs(entries, bins, 0, signal)
     if errors:
         _split.unfold_pairs_errors(entries, bins, variance)
-    unusable = int(lost[:-1, 3].sum()) if frame.check else 0
-    lost_weight, lost_count = np.zeros(bins + 1), np.zeros(bins + 1)
-    if unusable:
+    if lost is not None:
         _split.unfold_pairs(lost, bins, 0, lost_weight)
         _split.unfold_pairs(lost, bins, 2, lost_count)
-    _add_side(bin_map.side, bin_map, frame, signal, variance, lost_weight, lost_count)
-    return Sums(
-        signal=signal[:bins],
-        variance=variance[:bins] if errors else None,
-        lost_weight=lost_weight[:bins] if unusable else None,
-        lost_count=lost_count[:bins] if unusable else None,
-        unusable=unusable,
-        total=float(entries[:-1, 1].sum()),
-        maximum=_plain(highest) if maximum else None,
-    )
+    return signal, variance, lost_weight, lost_count
 
 
-def _sum_runs(bin_map: BinMap, frame: Frame, errors: bool, maximum: bool) -> Sums:
-    bins, stride = bin_map.bins, bin_map.entries + 2
-    banks = np.zeros(4 * stride)
-    squares = np.zeros(4 * stride if errors else 0)
-    lost = np.zeros((stride, 6)) if frame.check else np.zeros((0, 6))
-    highest = _split.add_runs(
-        frame.pixels,
-        bin_map.index,
-        bin_map.share,
-        bin_map.normalization,
-        stride,
-        frame.check,
-        frame.dummy,
-        maximum,
-        frame.lowest,
-        banks,
-        squares,
-        lost,
-    )
-    entries = banks.reshape(stride, 4)
-    signal, variance = np.zeros(bins), np.zeros(bins if errors else 0)
-    _split.unfold_runs(entries, bins, 0, signal)
+def _unfold_triples(entries: Floats, lost: Floats | None, bins: int, errors: bool) -> Unfolded:
+    signal, variance = np.zeros(bins + 2), np.zeros(bins + 2 if errors else 0)
+    lost_weight, lost_count = np.zeros(bins + 2), np.zeros(bins + 2)
+    _split.unfold_triples(entries, bins, 0, signal)
     if errors:
-        _split.unfold_runs_errors(squares.reshape(stride, 4), bins, variance)
-    unusable = int(lost[:-1, 5].sum()) if frame.check else 0
-    lost_weight, lost_count = np.zeros(bins), np.zeros(bins)
-    if unusable:
-        _split.unfold_runs(lost, bins, 0, lost_weight)
-        _split.unfold_runs(lost, bins, 3, lost_count)
-    _add_side(bin_map.side, bin_map, frame, signal, variance, lost_weight, lost_count)
-    return Sums(
-        signal=signal,
-        variance=variance if errors else None,
-        lost_weight=lost_weight if unusable else None,
-        lost_count=lost_count if unusable else None,
-        unusable=unusable,
-        total=float(entries[:-1, 2].sum()),
-        maximum=_plain(highest) if maximum else None,
-    )
+        _split.unfold_triples_errors(entries, bins, variance)
+    if lost is not None:
+        _split.unfold_triples(lost, bins, 0, lost_weight)
+        _split.unfold_triples(lost, bins, 3, lost_count)
+    return signal[1:], variance[1:], lost_weight[1:], lost_count[1:]
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """How a layout is summed: accumulators an entry (twice as many with errors), which of them has all of a pixel."""
+
+    kernel: Callable[..., Any]
+    unfold: Callable[[npt.NDArray[Any], Floats | None, int, bool], Unfolded]
+    banks: int
+    lanes: int
+    all_lane: int
+    lost: int
+
+
+_PLANS: dict[Layout, _Plan] = {
+    "whole": _Plan(_whole.add_whole, _unfold_whole, banks=4, lanes=1, all_lane=0, lost=2),
+    "pairs": _Plan(_split.add_pairs, _unfold_pairs, banks=4, lanes=2, all_lane=1, lost=4),
+    "triples": _Plan(_split.add_triples, _unfold_triples, banks=4, lanes=4, all_lane=2, lost=6),
+}
 
 
 def _add_side(
@@ -277,7 +256,7 @@ def _add_side(
         frame.pixels,
         side.pixel,
         side.first,
-        side.span,
+        side.start,
         side.share,
         bin_map.normalization,
         frame.check,
@@ -296,7 +275,7 @@ def _plain(value: Any) -> float:
 
 def warm_up(
     dtypes: Iterable[npt.DTypeLike] = (np.uint16, np.uint32, np.int32, np.float32),
-    layouts: Iterable[Layout] = ("whole", "pairs", "runs"),
+    layouts: Iterable[Layout] = ("whole", "pairs", "triples"),
     errors: Iterable[bool] = (False, True),
 ) -> None:
     """Compile (or load from numba's cache) the kernels for images of these types."""
@@ -306,15 +285,18 @@ def warm_up(
         for dtype in dtypes:
             frame = prepare(np.ones((2, 4), dtype), 1)
             for with_errors in wanted:
-                sum_frame(bin_map, frame, errors=with_errors, maximum=True, most=8)
+                sum_frame(bin_map, frame, errors=with_errors, maximum=True)
             region_sum(bin_map, frame, (0, 0, 1, 1))
 
 
 def _tiny_map(layout: Layout) -> BinMap:
-    columns = {"whole": 1, "pairs": 2, "runs": 3}
-    entries = columns[layout]
-    share = {"whole": np.empty(0, np.float32), "pairs": np.zeros(8, np.float32), "runs": np.zeros((8, 2), np.float32)}
-    side = SideList(np.zeros(1, np.int64), np.zeros(1, np.int32), np.ones(1, np.int32), np.zeros((1, 2)))
+    entries = 2 if layout == "pairs" else 1
+    share = {
+        "whole": np.empty(0, np.float32),
+        "pairs": np.zeros(8, np.float32),
+        "triples": np.zeros((8, 2), np.float32),
+    }
+    side = SideList(np.zeros(1, np.int64), np.zeros(1, np.int32), np.array([0, 1]), np.ones(1))
     weights = np.ones(8, np.float32)
     index = np.full(8, entries, np.uint16)
     return BinMap(layout, 1, entries, (2, 4), np.zeros(1), index, share[layout], weights, side)

@@ -5,11 +5,11 @@ Three layouts, each an array of one uint16 *entry* a pixel and, where pixels are
 ``whole``
     No splitting: the entry is the bin.
 ``pairs``
-    Bounding boxes of at most two bins. Entry ``2 b`` has the share that falls in bin ``b``, entry ``2 b + 1`` the share
+    Split pixels of at most two bins. Entry ``2 b`` has the share that falls in bin ``b``, entry ``2 b + 1`` the share
     in bin ``b + 1``; always the smaller of the two, so that the other, ``1 − share``, is as exact as the first.
-``runs``
-    Bounding boxes of several bins: entry ``(n − 1) · bins + b`` for a pixel over ``n`` bins from ``b`` on, with its
-    shares in the first and the last; those between are equal.
+``triples``
+    Split pixels of up to three bins: the entry is the bin in the middle, with the shares in the bins before and after
+    it; the rest is in the middle. Of two bins the one with the larger share is the middle, for the same reason.
 
 The last two entries of each map mean *outside the range* (a good pixel, in no bin) and *masked*. Pixels too wide for
 the layout stand in a `SideList`; in the map they are *outside*.
@@ -20,19 +20,19 @@ A `BinMap` holds arrays and numbers only: it can be stored and loaded as it is.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from sisockdaq.errors import ConfigurationError, GeometryError, MaskError
-from sisockdaq.integrate import _build
-from sisockdaq.integrate.geometry import Pixels
+from sisockdaq.integrate import _build, _full
+from sisockdaq.integrate.geometry import Pixels, Split
 
-__all__ = ["MOST_ENTRIES", "BinMap", "Layout", "SideList", "Split", "build_map"]
+__all__ = ["MOST_ENTRIES", "SPLITS", "BinMap", "Layout", "SideList", "Split", "build_map"]
 
-Split = Literal["no", "bbox"]
-Layout = Literal["whole", "pairs", "runs"]
+SPLITS: tuple[str, ...] = get_args(Split)
+Layout = Literal["whole", "pairs", "triples"]
 
 MOST_ENTRIES = (1 << 16) - 2
 """Entries of a map beside *outside* and *masked*: what a uint16 can count."""
@@ -41,19 +41,30 @@ _FLOAT32_STEP = 1.0 + float(np.finfo(np.float32).eps)
 """pyFAI widens the upper end of the range by this factor, so that the last pixel falls into the last bin."""
 
 _WIDE_SHARE = 0.05
-"""From this share of pixels over more than two bins on, ``runs`` is faster than ``pairs`` with a side list."""
+"""From this share of pixels over more than two bins on, ``triples`` is faster than ``pairs`` with a side list."""
 
-_LONGEST_RUN = 4
-"""Bins of a pixel in ``runs``; more are rare, and each would enlarge the accumulators by the number of bins."""
+_ANYWHERE = (-float("inf"), float("inf"))
+"""Ends of the azimuth where there is no range of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class SideList:
-    """Pixels that the layout cannot hold: number, first bin, bins touched, share in the first and in the last."""
+    """Pixels that the layout cannot hold, each with any shares in bins that follow each other.
+
+    Attributes
+    ----------
+    pixel : ndarray of int64, (n,)
+        Their numbers.
+    first : ndarray of int32, (n,)
+        The first bin of each.
+    start : ndarray of int64, (n + 1,)
+        Where the shares of each begin; pixel ``k`` has ``start[k + 1] - start[k]`` bins.
+    share : ndarray of float64, (start[n],)
+    """
 
     pixel: npt.NDArray[np.int64]
     first: npt.NDArray[np.int32]
-    span: npt.NDArray[np.int32]
+    start: npt.NDArray[np.int64]
     share: npt.NDArray[np.float64]
 
 
@@ -64,7 +75,7 @@ class BinMap:
     Attributes
     ----------
     layout : str
-        ``whole``, ``pairs`` or ``runs``.
+        ``whole``, ``pairs`` or ``triples``.
     bins : int
         Bins of the curve.
     entries : int
@@ -74,7 +85,7 @@ class BinMap:
     index : ndarray of uint16, (pixels rounded up to a multiple of four,)
         Entry of each pixel; the padding is *masked*.
     share : ndarray of float32, (n,), (n, 2) or (0,)
-        For ``pairs``, ``runs`` and ``whole``.
+        For ``pairs``, ``triples`` and ``whole``.
     normalization : ndarray of float32, (pixels,)
         Weight of each pixel in the denominator.
     side : SideList
@@ -107,46 +118,83 @@ def build_map(
     *,
     bins: int,
     radial_range: tuple[float, float] | None = None,
+    azimuth_range: tuple[float, float] | None = None,
 ) -> BinMap:
     """Assign every pixel to its bins exactly as pyFAI's sparse engines do.
 
     Parameters
     ----------
     pixels : Pixels
-        With half widths for bounding-box splitting, without for none.
+        Located for the splitting that is wanted, and with the azimuth where there is a range of it.
     mask : ndarray of bool, shape of the image, optional
         True where a pixel is not to be used.
     radial_range : (float, float), optional
         In pyFAI's internal unit; by default that of the pixels that are not masked.
+    azimuth_range : (float, float), optional
+        [rad], on the side of the discontinuity that the pixels' azimuth has. A pixel counts when any of it is inside
+        (unsplit: its centre); all the others are *outside*.
 
     Raises
     ------
     MaskError
         When no pixel is left.
     ConfigurationError
-        For more bins than the maps hold (65534 unsplit, 32767 split), or none.
+        For more bins than the maps hold (65534), or none.
     """
-    classes = 1 if pixels.half_width is None else 2
-    most = MOST_ENTRIES // classes
-    if not 1 <= bins <= most:
-        raise ConfigurationError(f"bins is {bins}", remedy=f"from 1 to {most}" + (" with splitting" * (classes > 1)))
+    if not 1 <= bins <= MOST_ENTRIES:
+        raise ConfigurationError(f"bins is {bins}", remedy=f"from 1 to {MOST_ENTRIES}")
     hidden = np.zeros(pixels.centre.size, np.bool_) if mask is None else np.ascontiguousarray(mask).reshape(-1)
     low, high = _range(pixels, hidden, radial_range)
     width = (high - low) / bins
     axis = np.linspace(low + 0.5 * width, high - 0.5 * width, bins)
+    ends = _azimuth_ends(pixels, azimuth_range)
     # A pixel without weight (polarization 1 at 2θ = 90°) takes part in the range, as in pyFAI, but in no bin.
     hidden = hidden | ~(pixels.normalization != 0)
-    if pixels.half_width is None:
+    if pixels.split == "no":
         index = _empty_index(pixels.centre.size, bins)
-        _build.assign_bins(pixels.centre, hidden, low, width, bins, index[: pixels.centre.size])
+        azimuth = _build.no_values() if ends is None or pixels.azimuth is None else pixels.azimuth
+        target = index[: pixels.centre.size]
+        _build.assign_bins(pixels.centre, azimuth, ends or _ANYWHERE, hidden, low, width, bins, target)
         no_share = np.empty(0, np.float32)
         return BinMap("whole", bins, bins, pixels.shape, axis, index, no_share, pixels.normalization, _no_side())
-    return _split_map(pixels, hidden, low, width, bins, axis)
+    return _split_map(_Scale(low, width, bins), pixels, hidden, ends, axis)
+
+
+@dataclass(frozen=True, slots=True)
+class _Scale:
+    """The bins: where the first begins, how wide each is, and their number."""
+
+    low: float
+    width: float
+    bins: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Spread:
+    """For each pixel its first bin, the bins that it touches (0: outside, -1: masked), and its first and last share."""
+
+    first: npt.NDArray[np.int32]
+    span: npt.NDArray[np.int32]
+    share: npt.NDArray[np.float64]
+
+
+def _azimuth_ends(pixels: Pixels, wanted: tuple[float, float] | None) -> tuple[float, float] | None:
+    if wanted is None:
+        return None
+    if pixels.azimuth is None:
+        raise ValueError("a range of azimuth needs pixels that were located with azimuth=True")
+    low, high = min(wanted), max(wanted)
+    if not high > low:
+        raise GeometryError(f"the azimuth range from {low:g} to {high:g} is empty", remedy="give two different ends")
+    return float(low), float(high)
 
 
 def _range(pixels: Pixels, hidden: npt.NDArray[np.bool_], wanted: tuple[float, float] | None) -> tuple[float, float]:
-    half_width = pixels.half_width if pixels.half_width is not None else _build.empty_widths()
-    low, high, number = _build.bounds(pixels.centre, half_width, hidden)
+    if pixels.corners is not None:
+        low, high, number = _full.bounds_full(pixels.corners, pixels.shape[1], hidden)
+    else:
+        half_width = pixels.half_width if pixels.half_width is not None else _build.no_values()
+        low, high, number = _build.bounds(pixels.centre, half_width, hidden)
     if number == 0:
         raise MaskError("the mask hides every pixel", remedy="in a mask, pixels other than 0 are not used")
     if not (np.isfinite(low) and np.isfinite(high)):
@@ -161,28 +209,57 @@ def _range(pixels: Pixels, hidden: npt.NDArray[np.bool_], wanted: tuple[float, f
 
 
 def _split_map(
-    pixels: Pixels, hidden: npt.NDArray[np.bool_], low: float, width: float, bins: int, axis: npt.NDArray[np.float64]
+    scale: _Scale,
+    pixels: Pixels,
+    hidden: npt.NDArray[np.bool_],
+    ends: tuple[float, float] | None,
+    axis: npt.NDArray[np.float64],
 ) -> BinMap:
-    number = pixels.centre.size
-    first = np.zeros(number, np.int32)
-    span = np.zeros(number, np.int32)
-    share = np.zeros((number, 2))
-    _build.spread(pixels.centre, pixels.half_width, hidden, low, width, bins, first, span, share)
-    wide = int(np.count_nonzero(span > 2))
-    used = int(np.count_nonzero(span > 0))
-    longest = min(_LONGEST_RUN, MOST_ENTRIES // bins)
-    layout: Layout = "runs" if wide > _WIDE_SHARE * used and longest > 2 else "pairs"
-    limit = longest if layout == "runs" else 2
-    entries = limit * bins
+    number, bins = pixels.centre.size, scale.bins
+    spread = _spread(scale, pixels, hidden, ends)
+    wide = int(np.count_nonzero(spread.span > 2))
+    used = int(np.count_nonzero(spread.span > 0))
+    layout: Layout = "triples" if wide > _WIDE_SHARE * used or bins > MOST_ENTRIES // 2 else "pairs"
+    limit, entries = (3, bins) if layout == "triples" else (2, 2 * bins)
     index = _empty_index(number, entries)
-    packed: npt.NDArray[np.float32] = np.empty((number, 2) if layout == "runs" else number, np.float32)
-    if layout == "runs":
-        _build.pack_runs(first, span, share, bins, limit, index, packed)
+    packed: npt.NDArray[np.float32] = np.empty((number, 2) if layout == "triples" else number, np.float32)
+    if layout == "triples":
+        _build.pack_triples(spread.first, spread.span, spread.share, bins, index, packed)
     else:
-        _build.pack_pairs(first, span, share, bins, index, packed)
-    over = np.flatnonzero(span > limit)
-    side = SideList(over, first[over], span[over], share[over])
+        _build.pack_pairs(spread.first, spread.span, spread.share, bins, index, packed)
+    side = _side_list(scale, pixels, spread, np.flatnonzero(spread.span > limit))
     return BinMap(layout, bins, entries, pixels.shape, axis, index, packed, pixels.normalization, side)
+
+
+def _spread(scale: _Scale, pixels: Pixels, hidden: npt.NDArray[np.bool_], ends: tuple[float, float] | None) -> _Spread:
+    number = pixels.centre.size
+    spread = _Spread(np.zeros(number, np.int32), np.zeros(number, np.int32), np.zeros((number, 2)))
+    targets = spread.first, spread.span, spread.share
+    if pixels.corners is not None:
+        areas = np.zeros(scale.bins, np.float32)
+        place = pixels.corners, pixels.shape[1], pixels.orientation
+        _full.spread_full(*place, ends or _ANYWHERE, hidden, scale.low, scale.width, areas, *targets)
+        return spread
+    azimuth = reach = _build.no_values()
+    if ends is not None and pixels.azimuth is not None and pixels.azimuth_half_width is not None:
+        azimuth, reach = pixels.azimuth, pixels.azimuth_half_width
+    boxes = pixels.centre, pixels.half_width, azimuth, reach, ends or _ANYWHERE
+    _build.spread(*boxes, hidden, scale.low, scale.width, scale.bins, *targets)
+    return spread
+
+
+def _side_list(scale: _Scale, pixels: Pixels, spread: _Spread, over: npt.NDArray[np.int64]) -> SideList:
+    """Put the pixels of these numbers aside, with all of their shares."""
+    start = np.zeros(over.size + 1, np.int64)
+    np.cumsum(spread.span[over], out=start[1:])
+    first, share = spread.first[over], np.zeros(int(start[-1]))
+    if pixels.corners is not None:
+        areas = np.zeros(scale.bins, np.float32)
+        place = pixels.corners, pixels.shape[1], pixels.orientation
+        _full.spread_full_wide(*place, scale.low, scale.width, areas, over, first, start, share)
+    else:
+        _build.spread_wide(over, spread.span, spread.share, start, share)
+    return SideList(over, first, start, share)
 
 
 def _empty_index(pixels: int, entries: int) -> npt.NDArray[np.uint16]:
@@ -191,4 +268,4 @@ def _empty_index(pixels: int, entries: int) -> npt.NDArray[np.uint16]:
 
 
 def _no_side() -> SideList:
-    return SideList(np.empty(0, np.int64), np.empty(0, np.int32), np.empty(0, np.int32), np.empty((0, 2)))
+    return SideList(np.empty(0, np.int64), np.empty(0, np.int32), np.zeros(1, np.int64), np.empty(0))

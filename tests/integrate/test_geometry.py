@@ -25,7 +25,9 @@ def test_bands_of_rows_give_pyfais_numbers(case: Case) -> None:
     pyfai = case.pyfai()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(geometry, "_PIXELS_PER_BAND", 7 * case.shape[1])
-        ours = locate_pixels(pyfai, case.unit, split=True, solid_angle=case.solid_angle, polarization=case.polarization)
+        ours = locate_pixels(
+            pyfai, case.unit, split="bbox", solid_angle=case.solid_angle, polarization=case.polarization
+        )
     centre = pyfai.array_from_unit(case.shape, "center", case.unit, scale=False)
     delta = pyfai.array_from_unit(case.shape, "delta", case.unit, scale=False)
     np.testing.assert_array_equal(ours.centre, centre.ravel())
@@ -44,7 +46,7 @@ def test_every_orientation_of_the_detector(orientation: int) -> None:
     pyfai = AzimuthalIntegrator(0.1, 0.001, 0.004, 0.1, 0.2, 0.3, detector=detector, wavelength=1e-10)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(geometry, "_PIXELS_PER_BAND", 700)
-        ours = locate_pixels(pyfai, "q_nm^-1", split=True)
+        ours = locate_pixels(pyfai, "q_nm^-1", split="bbox")
     np.testing.assert_array_equal(ours.centre, pyfai.center_array((50, 70), "q_nm^-1", scale=False).ravel())
     np.testing.assert_array_equal(ours.half_width, pyfai.delta_array((50, 70), "q_nm^-1", scale=False).ravel())
 
@@ -88,9 +90,9 @@ def test_q_needs_a_wavelength_and_angles_do_not() -> None:
     without = {key: value for key, value in PLACE.items() if key != "wavelength"}
     pyfai = load_geometry(without, shape=(10, 10), pixel_size=PIXEL)
     for unit in ("2th_deg", "2th_rad", "r_mm"):
-        locate_pixels(pyfai, unit, split=True)
+        locate_pixels(pyfai, unit, split="bbox")
     with pytest.raises(GeometryError, match=r"no wavelength, which q_A\^-1 needs"):
-        locate_pixels(pyfai, "q_A^-1", split=False)
+        locate_pixels(pyfai, "q_A^-1", split="no")
 
 
 PONI = """poni_version: 2.1

@@ -32,6 +32,12 @@ nodes:
 """
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compiled() -> None:
+    """Compile what the nodes will use: on a busy machine that takes longer than a test waits for a node."""
+    Engine(PLACE, shape=SHAPE, pixel_size=75e-6, error_model="poisson", maximum=True).warm_up(np.uint16)
+
+
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
     mask = np.zeros(SHAPE, bool)

@@ -1,0 +1,187 @@
+"""Four pixels at a time: their accumulators' terms are computed side by side, turned round, and added pixel by pixel.
+
+An entry's accumulators (*lanes*) lie together, so that a pixel adds to all of them by one instruction instead of one
+each; a processor stores only once a cycle, and it is the stores that a pass over a frame waits for. The compiler behind
+numba does not find this by itself, so what is done with four pixels is written down here in its own language. Without
+wide instructions in the processor it makes several narrow ones of each.
+
+Each function adds the pixels ``j … j + 3`` of a frame to their places (numbers of entries, uint64), in that order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+__all__ = ["add_four_pairs", "add_four_triples", "add_four_whole", "add_lanes"]
+
+_NUMBER = ir.IntType(32)
+
+
+def _written_out(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let compiled functions call what `function` writes; they do so without its first argument."""
+    made: Callable[..., Any] = intrinsic(function)
+    return made
+
+
+def _items(builder: Any, group: Any) -> list[Any]:
+    """Take a tuple of compiled code apart."""
+    items: list[Any] = cgutils.unpack_tuple(builder, group)  # type: ignore[no-untyped-call]
+    return items
+
+
+@_written_out
+def add_lanes(typing_context: Any, banks: Any, lane: Any, values: Any) -> Any:
+    """Add a tuple of 2, 4 or 8 values to ``banks`` (a flat array of their type) from ``lane`` (uint64) on."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array = context.make_array(banks)(context, builder, arguments[0])
+        vector = ir.VectorType(context.get_data_type(banks.dtype), len(values))
+        added = ir.Constant(vector, ir.Undefined)
+        for k, value in enumerate(_items(builder, arguments[2])):
+            added = builder.insert_element(added, value, ir.Constant(_NUMBER, k))
+        _add_vector(builder, builder.gep(array.data, [arguments[1]]), added)
+        return context.get_dummy_value()
+
+    return types.void(banks, lane, values), generate
+
+
+@_written_out
+def add_four_whole(typing_context: Any, pixels: Any, j: Any, places: Any, banks: Any) -> Any:
+    """Add v and max(1, v)."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        values = _values(context, builder, pixels, banks, arguments[0], arguments[1])
+        _scatter(context, builder, banks, arguments[3], arguments[2], [values, _at_least_one(builder, values, banks)])
+        return context.get_dummy_value()
+
+    return types.void(pixels, j, places, banks), generate
+
+
+@_written_out
+def add_four_pairs(typing_context: Any, pixels: Any, share: Any, errors: Any, j: Any, places: Any, banks: Any) -> Any:
+    """Add share·v and v, with `errors` (a literal) also share² and (1 - share)² times max(1, v)."""
+    if not isinstance(errors, types.BooleanLiteral):
+        return None
+    wanted = errors.literal_value
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        values = _values(context, builder, pixels, banks, arguments[0], arguments[3])
+        (near,) = _shares(context, builder, share, arguments[1], arguments[3], 1)
+        lanes = [builder.fmul(values, near), values]
+        if wanted:
+            far = builder.fsub(_all(near.type, 1.0), near)
+            variance = _at_least_one(builder, values, banks)
+            lanes += [builder.fmul(builder.fmul(variance, part), part) for part in (near, far)]
+        _scatter(context, builder, banks, arguments[5], arguments[4], lanes)
+        return context.get_dummy_value()
+
+    return types.void(pixels, share, errors, j, places, banks), generate
+
+
+@_written_out
+def add_four_triples(typing_context: Any, pixels: Any, share: Any, errors: Any, j: Any, places: Any, banks: Any) -> Any:
+    """Add before·v, after·v, v, 0; with `errors` (a literal) also max(1, v) times before², after², middle², and 0."""
+    if not isinstance(errors, types.BooleanLiteral):
+        return None
+    wanted = errors.literal_value
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        values = _values(context, builder, pixels, banks, arguments[0], arguments[3])
+        before, after = _shares(context, builder, share, arguments[1], arguments[3], 2)
+        idle = _all(values.type, 0.0)
+        lanes = [builder.fmul(values, before), builder.fmul(values, after), values, idle]
+        if wanted:
+            middle = builder.fsub(builder.fsub(_all(before.type, 1.0), before), after)
+            variance = _at_least_one(builder, values, banks)
+            lanes += [builder.fmul(builder.fmul(variance, part), part) for part in (before, after, middle)]
+            lanes.append(idle)
+        _scatter(context, builder, banks, arguments[5], arguments[4], lanes)
+        return context.get_dummy_value()
+
+    return types.void(pixels, share, errors, j, places, banks), generate
+
+
+def _values(context: Any, builder: Any, pixels: Any, banks: Any, array: Any, j: Any) -> Any:
+    """Load four pixels as the accumulators' type."""
+    data = context.make_array(pixels)(context, builder, array).data
+    loaded = _load(builder, builder.gep(data, [j]), context.get_data_type(pixels.dtype), 4)
+    wanted = ir.VectorType(context.get_data_type(banks.dtype), 4)
+    if loaded.type == wanted:
+        return loaded
+    if isinstance(pixels.dtype, types.Float):
+        return builder.fpext(loaded, wanted)
+    signed = pixels.dtype.signed
+    if isinstance(banks.dtype, types.Integer):
+        return builder.sext(loaded, wanted) if signed else builder.zext(loaded, wanted)
+    return builder.sitofp(loaded, wanted) if signed else builder.uitofp(loaded, wanted)
+
+
+def _shares(context: Any, builder: Any, share: Any, array: Any, j: Any, each: int) -> list[Any]:
+    """Load the shares of four pixels, ``each`` of one, as float64."""
+    data = context.make_array(share)(context, builder, array).data
+    begin = builder.gep(data, [builder.mul(j, ir.Constant(j.type, each))])
+    loaded = _load(builder, begin, ir.FloatType(), 4 * each)
+    double = ir.VectorType(ir.DoubleType(), 4)
+    return [
+        builder.fpext(_pick(builder, loaded, loaded, [each * k + n for k in range(4)]), double) for n in range(each)
+    ]
+
+
+def _at_least_one(builder: Any, values: Any, banks: Any) -> Any:
+    if isinstance(banks.dtype, types.Float):
+        one = _all(values.type, 1.0)
+        return builder.select(builder.fcmp_ordered(">", values, one), values, one)
+    one = _all(values.type, 1)
+    compare = builder.icmp_signed if banks.dtype.signed else builder.icmp_unsigned
+    return builder.select(compare(">", values, one), values, one)
+
+
+def _scatter(context: Any, builder: Any, banks: Any, array: Any, places: Any, lanes: list[Any]) -> None:
+    """Turn lanes of four pixels round to pixels of two lanes, or four at a time, and add each to its place."""
+    data = context.make_array(banks)(context, builder, array).data
+    pixels = [builder.mul(place, ir.Constant(place.type, len(lanes))) for place in _items(builder, places)]
+    groups = [lanes] if len(lanes) == 2 else [lanes[k : k + 4] for k in range(0, len(lanes), 4)]
+    turned = [_turn_two(builder, *group) if len(group) == 2 else _turn_four(builder, *group) for group in groups]
+    for number, pixel in enumerate(pixels):
+        for k, group in enumerate(turned):
+            begin = builder.add(pixel, ir.Constant(pixel.type, 4 * k))
+            _add_vector(builder, builder.gep(data, [begin]), group[number])
+
+
+def _turn_two(builder: Any, a: Any, b: Any) -> list[Any]:
+    even, odd = _pick(builder, a, b, [0, 4, 2, 6]), _pick(builder, a, b, [1, 5, 3, 7])
+    return [_pick(builder, source, source, part) for part in ([0, 1], [2, 3]) for source in (even, odd)]
+
+
+def _turn_four(builder: Any, a: Any, b: Any, c: Any, d: Any) -> list[Any]:
+    even, odd = [0, 4, 2, 6], [1, 5, 3, 7]
+    low = [_pick(builder, a, b, mask) for mask in (even, odd)]
+    high = [_pick(builder, c, d, mask) for mask in (even, odd)]
+    halves = [0, 1, 4, 5], [2, 3, 6, 7]
+    return [_pick(builder, low[k], high[k], half) for half in halves for k in (0, 1)]
+
+
+def _pick(builder: Any, a: Any, b: Any, places: list[int]) -> Any:
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_NUMBER, len(places)), places))
+
+
+def _all(vector: Any, value: float) -> Any:
+    return ir.Constant(vector, [value] * vector.count)
+
+
+def _load(builder: Any, place: Any, item: Any, number: int) -> Any:
+    """Load so many items from a place that need not be a multiple of their size together, nor of one's."""
+    return builder.load(builder.bitcast(place, ir.VectorType(item, number).as_pointer()), align=1)
+
+
+def _add_vector(builder: Any, place: Any, added: Any) -> None:
+    pointer = builder.bitcast(place, added.type.as_pointer())
+    before = builder.load(pointer, align=8)
+    whole = isinstance(added.type.element, ir.IntType)
+    builder.store(builder.add(before, added) if whole else builder.fadd(before, added), pointer, align=8)
