@@ -25,6 +25,7 @@ def signatures(*modules: ModuleType) -> dict[str, int]:
     }
 
 
+@pytest.mark.timeout(300)  # the first time, all of them are compiled here
 @pytest.mark.parametrize(("split", "bins"), [("no", 30), ("bbox", 10), ("bbox", 100)])
 def test_after_warming_up_nothing_is_left_to_compile(split: Any, bins: int) -> None:
     _build.warm_up()
