@@ -1,4 +1,4 @@
-"""``sisockdaq check``: files against NXmx and against what each known reader demands."""
+"""``sisockdaq check``: files against their definitions, and against what each known reader demands."""
 
 from __future__ import annotations
 
@@ -23,13 +23,16 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def check(
-    files: Annotated[list[Path], typer.Argument(help="Master files, whoever wrote them.", metavar="FILE…")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="Master files and files of integrated frames, whoever wrote them.", metavar="FILE…"),
+    ],
     asked: Annotated[
         list[str] | None,
         typer.Option(
             "--for",
-            help="Check for this definition or reader only (NXmx, neggia, durin, fabio, Albula, CrystFEL, nxmx); "
-            "may be repeated.",
+            help="Check for this definition or reader only (NXmx, NXazint1d, NXazint2d, NXcanSAS, neggia, durin, "
+            "fabio, Albula, CrystFEL, nxmx); may be repeated.",
             metavar="NAME",
         ),
     ] = None,

@@ -5,20 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import h5py
 import hdf5plugin  # noqa: F401 - registers the filters with HDF5
 
 from sisockdaq.errors import ConfigurationError
 from sisockdaq.nexus._opening import open_hdf5, reading
+from sisockdaq.nexus.check._azint import AZINT_RULES
+from sisockdaq.nexus.check._cansas import CANSAS_RULES
 from sisockdaq.nexus.check._nxmx import NXMX_RULES
 from sisockdaq.nexus.check._readers import FILE_RULES, READER_RULES
 from sisockdaq.nexus.check._rules import Finding, Report, Rule
-from sisockdaq.nexus.check._view import View
+from sisockdaq.nexus.check._view import View, attribute_text, child
 from sisockdaq.nexus.filters import compression_of
 
-__all__ = ["APPLICATIONS", "READERS", "check_file", "rules"]
+__all__ = ["APPLICATIONS", "READERS", "REDUCED", "check_file", "rules"]
 
-APPLICATIONS: dict[str, tuple[Rule, ...]] = {"NXmx": NXMX_RULES}
-"""Application definitions, and their rules."""
+REDUCED = ("NXazint1d", "NXazint2d", "NXcanSAS")
+"""Application definitions of integrated frames; a file that says it is by one is checked for that."""
+
+APPLICATIONS = ("NXmx", *REDUCED)
+"""Application definitions that are known."""
 
 READERS = ("neggia", "durin", "fabio", "Albula", "CrystFEL", "nxmx")
 """Programs and libraries whose demands are known."""
@@ -28,8 +34,8 @@ _MOST_PLACES = 20
 
 
 def rules() -> tuple[Rule, ...]:
-    """Return all rules for master files."""
-    return (*(rule for each in APPLICATIONS.values() for rule in each), *READER_RULES)
+    """Return all rules for master files and files of integrated frames."""
+    return (*NXMX_RULES, *READER_RULES, *AZINT_RULES, *CANSAS_RULES)
 
 
 def check_file(path: Path, asked: Sequence[str] = ()) -> Report:
@@ -38,9 +44,11 @@ def check_file(path: Path, asked: Sequence[str] = ()) -> Report:
     Parameters
     ----------
     path : Path
-        A master file, or a file with everything in it; of a data file only what concerns every file is checked.
+        A master file, a file with everything in it, or one of integrated frames; of a data file only what concerns
+        every file is checked.
     asked : sequence of str
-        Definitions and readers to check for, upper or lower case; default: all that are known.
+        Definitions and readers to check for, upper or lower case; default: for integrated frames what the file says
+        it is by, for any other file NXmx and all readers.
 
     Raises
     ------
@@ -49,9 +57,10 @@ def check_file(path: Path, asked: Sequence[str] = ()) -> Report:
     FileUnreadable
         When the file is missing or broken.
     """
-    names = _known(asked)
+    known = _known(asked)
     with reading(path), open_hdf5(path) as hdf5:
         view = View(hdf5, path)
+        names = known or tuple(name for name in REDUCED if name in view.definitions) or ("NXmx", *READERS)
         if view.is_data_file:  # definitions are about the master
             names = tuple(name for name in names if name not in APPLICATIONS)
         report = Report(str(path), _about(view), names)
@@ -66,10 +75,21 @@ def check_file(path: Path, asked: Sequence[str] = ()) -> Report:
     return report
 
 
+def _curves(group: h5py.Group) -> str:
+    """Say what a group of integrated frames holds."""
+    members = [child(group, name) for name in group]
+    data = [each for each in members if isinstance(each, h5py.Group) and attribute_text(each, "NX_class") == "NXdata"]
+    found = [each for each in (child(each, "I") for each in data) if isinstance(each, h5py.Dataset)]
+    if not found:
+        return "no intensities"
+    shape = found[0].shape
+    if len(found) > 1 or len(shape) < 2:
+        return f"{len(found)} of {' × '.join(map(str, shape))} bins"
+    return f"{shape[0]} frames of {' × '.join(map(str, shape[1:]))} bins"
+
+
 def _known(asked: Sequence[str]) -> tuple[str, ...]:
     every = (*APPLICATIONS, *READERS)
-    if not asked:
-        return every
     found: list[str] = []
     for name in asked:
         exact = [each for each in every if each == name] or [each for each in every if each.lower() == name.lower()]
@@ -80,6 +100,9 @@ def _known(asked: Sequence[str]) -> tuple[str, ...]:
 
 
 def _about(view: View) -> str:
+    reduced = {name: groups for name, groups in view.definitions.items() if name in REDUCED}
+    if reduced:
+        return "; ".join(f"{name}: {_curves(group)}" for name, groups in reduced.items() for group in groups)
     images = [dataset for dataset in view.images.values() if dataset.ndim == 3]
     kind = "data file" if view.is_data_file else "master file"
     if not images:

@@ -14,7 +14,7 @@ from sisockdaq.nexus._strings import as_text
 from sisockdaq.nexus.check._rules import Demand, Problem, Rule
 from sisockdaq.nexus.check._view import View, attribute_text, child
 
-__all__ = ["FieldRule", "field_rules", "where"]
+__all__ = ["FieldRule", "field_rules", "is_time", "where"]
 
 Kind = Literal["text", "number", "integer", "time", "axis", "any"]
 
@@ -75,7 +75,7 @@ class FieldRule:
         kind = found.dtype.kind
         if self.kind in ("text", "time") and not (kind in "SO" or h5py.check_string_dtype(found.dtype)):
             yield "is no text"
-        elif self.kind == "time" and not _TIME.fullmatch(text := as_text(found)):
+        elif self.kind == "time" and not is_time(text := as_text(found)):
             yield f'"{text}" is no time in ISO 8601'
         elif self.kind == "integer" and kind not in "iu":
             yield f"is {found.dtype}, not an integer"
@@ -101,6 +101,11 @@ def _axis_wrong(found: h5py.Dataset) -> Iterator[str]:
         yield "has no vector of three numbers"
     if attribute_text(found, "depends_on") is None:
         yield 'has no depends_on ("." at the end of the chain)'
+
+
+def is_time(text: str) -> bool:
+    """Whether a text is a time in ISO 8601."""
+    return _TIME.fullmatch(text) is not None
 
 
 def where(view: View, role: str, name: str = "") -> str:

@@ -95,6 +95,21 @@ class View:
         return next((each for each in groups if nx_class and attribute_text(each, "NX_class") == nx_class), None)
 
     @cached_property
+    def definitions(self) -> dict[str, list[h5py.Group]]:
+        """The groups that say of themselves which definition they are by: the entry, and groups in it."""
+        found: dict[str, list[h5py.Group]] = {}
+        if self.entry is None:
+            return found
+        members = [child(self.entry, name) for name in self.entry]
+        below = [each for each in members if isinstance(each, h5py.Group)]
+        below = [each for each in below if attribute_text(each, "NX_class") in ("NXsubentry", "NXentry")]
+        for each in (self.entry, *below):
+            name = child(each, "definition")
+            if isinstance(name, h5py.Dataset) and name.dtype.kind in "SO":
+                found.setdefault(as_text(name), []).append(each)
+        return found
+
+    @cached_property
     def is_data_file(self) -> bool:
         """Whether the file only holds what a master points to."""
         entry = self.entry
