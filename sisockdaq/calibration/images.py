@@ -1,0 +1,80 @@
+"""One image from a file, for checks: what fabio reads, npy, and HDF5 as ``file.h5::/path`` or a master of NXmx."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sisockdaq.errors import FileUnreadable
+
+__all__ = ["load_image"]
+
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+_USUAL = ("entry/data/data", "entry/data/data_000001", "entry/instrument/detector/data")
+
+
+def load_image(source: Path | str, frame: int = 0) -> npt.NDArray[Any]:
+    """Read an image.
+
+    Parameters
+    ----------
+    source : path
+        The file; of HDF5 also ``path::dataset``.
+    frame : int
+        Which of several, from 0.
+
+    Returns
+    -------
+    ndarray, (rows, columns)
+
+    Raises
+    ------
+    FileUnreadable
+    """
+    name, _, dataset = str(source).partition("::")
+    path = Path(name)
+    try:
+        with path.open("rb") as file:
+            head = file.read(8)
+        if head == _HDF5:
+            data = _from_hdf5(path, dataset, frame)
+        elif path.suffix.lower() == ".npy":
+            with path.open("rb") as file:
+                data = np.lib.format.read_array(file, allow_pickle=False)
+            data = data[frame] if data.ndim == 3 else data
+        else:
+            from sisockdaq.sources.files import read_image
+
+            data, _ = read_image(path)
+    except FileNotFoundError:
+        raise FileUnreadable(f"{path}: no such image", remedy="give the path of an image") from None
+    except FileUnreadable:
+        raise
+    except (OSError, ValueError, KeyError, IndexError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise FileUnreadable(f"{path}: cannot be read as an image: {reason}") from None
+    if data.ndim != 2 or data.dtype.kind not in "biuf" or not data.size:
+        raise FileUnreadable(f"{source}: is not an image but an array of shape {data.shape} and type {data.dtype}")
+    return data.astype(np.uint8) if data.dtype.kind == "b" else data
+
+
+def _from_hdf5(path: Path, dataset: str, frame: int) -> npt.NDArray[Any]:
+    import h5py
+
+    with h5py.File(path, "r", locking=False) as file:
+        names = [dataset] if dataset else [name for name in _USUAL if name in file]
+        if not names or names[0] not in file:
+            raise FileUnreadable(
+                f"{path}: does not tell which dataset is the image", remedy=f"write {path.name}::/path/of/dataset"
+            )
+        item = file[names[0]]
+        if not isinstance(item, h5py.Dataset) or item.ndim not in (2, 3):
+            raise FileUnreadable(f"{path}::{names[0]}: is no image", remedy="name a dataset of two or three dimensions")
+        if item.ndim == 2:
+            return np.asarray(item[()])
+        if not 0 <= frame < item.shape[0]:
+            raise FileUnreadable(f"{path}: has {item.shape[0]} images, so no image {frame}", remedy="count from 0")
+        return np.asarray(item[frame])
