@@ -292,7 +292,7 @@ def _leaning(
         rot1,
         rot2,
         rot3,
-        wavelength=None if wavelength is None else wavelength * 1e-10,
+        wavelength=None if wavelength is None else wavelength / 1e10,
         energy=facts.get("incident_energy"),
         pixel_size=(height, width),
         shape=(int(rows), int(columns)) if rows and columns else None,

@@ -78,7 +78,8 @@ class Profiles:
         length = self.counts.shape[1]
         inside = (radii >= 2) & (radii < length - 2)
         seen = self.counts.sum(axis=0) > 0
-        return inside & seen[np.where(inside, radii, 0).astype(np.intp)]
+        found: npt.NDArray[np.bool_] = inside & seen[np.where(inside, radii, 0).astype(np.intp)]
+        return found
 
     @cached_property
     def whole(self) -> tuple[_Floats, _Floats]:
@@ -139,4 +140,5 @@ def all_peaks(mean: _Floats, error: _Floats) -> _Floats:
     near = around[:, _REACH - 3 : _REACH + 4]
     with np.errstate(invalid="ignore"):
         found = known & (filled == near.max(axis=1)) & (filled - foot > _SIGNIFICANT * error)
-    return np.flatnonzero(found) + 0.5
+    middles: _Floats = np.flatnonzero(found).astype(np.float64) + 0.5
+    return middles

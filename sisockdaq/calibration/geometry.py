@@ -126,8 +126,16 @@ class Geometry:
                 "detector": Detector(height, width),
             }
         )
-        angles = (float(angle) for angle in (poni.rot1, poni.rot2, poni.rot3))
-        return cls(float(poni.dist), float(poni.poni1), float(poni.poni2), *angles, pixel_size=pixel_size, **more)
+        return cls(
+            float(poni.dist),
+            float(poni.poni1),
+            float(poni.poni2),
+            float(poni.rot1),
+            float(poni.rot2),
+            float(poni.rot3),
+            pixel_size=pixel_size,
+            **more,
+        )
 
     @classmethod
     def of_pyfai(cls, integrator: AzimuthalIntegrator, **more: Any) -> Geometry:
@@ -196,7 +204,7 @@ class Geometry:
 
     def to_fit2d(self) -> dict[str, float]:
         """Return Fit2D's parameters by pyFAI's conversion: mm, pixels, degrees, µm and Å."""
-        found = self.to_pyfai().getFit2D()
+        found = self._assembled().getFit2D()
         named = ("directDist", "centerX", "centerY", "tilt", "tiltPlanRotation", "pixelX", "pixelY", "wavelength")
         return {name: float(found[name]) for name in named if found[name] is not None}
 
@@ -213,11 +221,20 @@ class Geometry:
         GeometryError
             For anything missing or impossible, and for another shape.
         """
-        from pyFAI.integrator.azimuthal import AzimuthalIntegrator
-
         from sisockdaq.integrate import load_geometry
 
-        made = AzimuthalIntegrator(
+        try:
+            return load_geometry(self._assembled(), shape=shape or self.shape)
+        except GeometryError as error:
+            message = error.message.replace("the geometry", self.origin, 1)
+            remedy = "give --shape or --detector" if "no image shape" in message else error.remedy
+            raise GeometryError(message, remedy=remedy) from None
+
+    def _assembled(self) -> AzimuthalIntegrator:
+        """Make pyFAI's object as it stands, unchecked."""
+        from pyFAI.integrator.azimuthal import AzimuthalIntegrator
+
+        return AzimuthalIntegrator(
             dist=self.distance,
             poni1=self.poni1,
             poni2=self.poni2,
@@ -227,10 +244,6 @@ class Geometry:
             detector=self._make_sensor(),
             wavelength=self.wavelength,
         )
-        try:
-            return load_geometry(made, shape=shape or self.shape)
-        except GeometryError as error:
-            raise GeometryError(error.message.replace("the geometry", self.origin, 1), remedy=error.remedy) from None
 
     def _make_sensor(self) -> Any:
         """Return pyFAI's detector: the file's own, one of its name, size and pixels, or a plain grid."""
@@ -248,16 +261,11 @@ class Geometry:
         return Detector(*self.pixel_size, max_shape=self.shape)
 
     def poni_text(self) -> str:
-        """Return the text of a PONI file; what it was made from is in a comment.
-
-        Raises
-        ------
-        GeometryError
-        """
+        """Return the text of a PONI file, unchecked; what it was made from is in a comment."""
         from pyFAI.io.ponifile import PoniFile
 
         text = io.StringIO()
-        PoniFile(self.to_pyfai()).write(text)
+        PoniFile(self._assembled()).write(text)
         about = [f"# Made by sisockdaq from {Path(self.origin).name}" + (f" ({self.kind})" if self.kind else "")]
         return "\n".join([*about, *(f"# {note}" for note in self.notes), text.getvalue()])
 
@@ -266,7 +274,6 @@ class Geometry:
 
         Raises
         ------
-        GeometryError
         StorageError
             There is such a file already, or it cannot be written.
         """

@@ -10,9 +10,10 @@ import numpy.typing as npt
 
 from sisockdaq.errors import FileUnreadable
 
-__all__ = ["load_image"]
+__all__ = ["load_image", "own_mask"]
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
+_MASK = "entry/instrument/detector/pixel_mask"
 _USUAL = ("entry/data/data", "entry/data/data_000001", "entry/instrument/detector/data")
 
 
@@ -78,3 +79,19 @@ def _from_hdf5(path: Path, dataset: str, frame: int) -> npt.NDArray[Any]:
         if not 0 <= frame < item.shape[0]:
             raise FileUnreadable(f"{path}: has {item.shape[0]} images, so no image {frame}", remedy="count from 0")
         return np.asarray(item[frame])
+
+
+def own_mask(source: Path | str, shape: tuple[int, ...]) -> npt.NDArray[np.bool_] | None:
+    """Return the pixel mask that an NXmx file has for its images; True where a pixel is not to be used."""
+    path = Path(str(source).partition("::")[0])
+    with path.open("rb") as file:
+        if file.read(8) != _HDF5:
+            return None
+    import h5py
+
+    with h5py.File(path, "r", locking=False) as opened:
+        mask = opened.get(_MASK)
+        if mask is None or mask.shape[-2:] != tuple(shape):
+            return None
+        values: npt.NDArray[np.bool_] = np.asarray(mask[()]).reshape(-1, *shape)[0] != 0
+    return values

@@ -68,7 +68,9 @@ class _Scale:
     def middles(self) -> tuple[_Floats, _Floats]:
         """Return where the points' middles lie, in rows and columns from the image's corner [pixels]."""
         rows, columns = self.shape
-        return (np.arange(rows) + 0.5) * self.step, (np.arange(columns) + 0.5) * self.step
+        down: _Floats = (np.arange(rows, dtype=np.float64) + 0.5) * self.step
+        along: _Floats = (np.arange(columns, dtype=np.float64) + 0.5) * self.step
+        return down, along
 
     def point(self, x: float, y: float) -> tuple[float, float]:
         """Return where a place of the image is in the picture."""
@@ -128,7 +130,7 @@ def draw_overlay(
     shape = (int(image.shape[0]), int(image.shape[1]))
     scale = _Scale.of(shape)
     spacings, angles = ring_angles(load_calibrant(calibrant), geometry.wavelength)
-    known = {ring.number: ring.state for ring in rings}
+    known: dict[int, str] = {ring.number: ring.state for ring in rings}
     colours = np.array([_STATES[known.get(number, "")] for number in range(1, len(angles) + 1)], np.float64)
     angle = _angle_of_points(geometry, shape, scale)
     picture = _coloured(image, usable(image, mask), scale)
@@ -203,7 +205,8 @@ def _with_rings(
         points = np.abs(angle - rings[nearest]) / slope
     there = drawn & (slope > 0) & (angle < LARGEST_ANGLE)
     share = np.where(there, 0.9 * np.clip((_LINE + 1) / 2 - points, 0.0, 1.0), 0.0)[..., None]
-    return (picture * (1 - share) + colours[nearest] * share).astype(np.uint8)
+    drawn_over: npt.NDArray[np.uint8] = (picture * (1 - share) + colours[nearest] * share).astype(np.uint8)
+    return drawn_over
 
 
 @cache

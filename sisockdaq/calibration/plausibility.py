@@ -68,19 +68,19 @@ class _Span:
 
 
 _DISTANCE = _Span(
-    (1e-3, 120.0), (8e-3, 40.0), (("mm", 1e-3), ("cm", 1e-2), ("µm", 1e-6), ("m (and was divided by 1000)", 1e3))
+    (1e-3, 120.0), (8e-3, 40.0), (("mm", 1e-3), ("cm", 1e-2), ("µm", 1e-6), ("m, where the format expects mm", 1e3))
 )
 """[m] From a microfocus set-up to the longest SAXS tubes."""
 
 _WAVELENGTH = _Span(
     (1e-12, 1e-8),
     (5e-12, 5e-10),
-    (("Å", 1e-10), ("nm", 1e-9), ("m (and was divided by 1e10)", 1e10)),
+    (("Å", 1e-10), ("nm", 1e-9), ("m, where the format expects Å", 1e10)),
 )
 """[m] From 250 keV to the water window; diffraction stays below 5 Å."""
 
 _PIXEL = _Span(
-    (1e-7, 0.02), (1e-6, 2e-3), (("µm", 1e-6), ("mm", 1e-3), ("m (and was divided by 1e6)", 1e6), ("nm", 1e-9))
+    (1e-7, 0.02), (1e-6, 2e-3), (("µm", 1e-6), ("mm", 1e-3), ("m, where the format expects µm", 1e6), ("nm", 1e-9))
 )
 """[m]"""
 
@@ -88,7 +88,7 @@ _LARGEST_TILT = math.radians(60)
 """A detector that leans more is rare; a tilt in degrees that was taken for radians mostly is."""
 
 _FARTHEST = 10.0
-"""A point of normal incidence that is farther from the corner is in another unit [m]."""
+"""A beam that meets the detector's plane farther from the corner is in another unit [m]."""
 
 _LEAST_ENERGY, _LARGEST_ENERGY = 2e3, 2.5e5
 """Energies of photons with which rings are taken [eV]."""
@@ -104,9 +104,11 @@ def check_geometry(geometry: Geometry) -> list[Finding]:
         return found
     found += _unit("distance", geometry.distance, _DISTANCE, "m", "metres (PONI), millimetres (Fit2D, SAXSdog)")
     found += _wavelength(geometry)
-    found += _pixels(geometry)
+    pixels = list(_pixels(geometry))
+    found += pixels
     found += _angles(geometry)
-    found += _place(geometry)
+    if not any(each.severity == "error" for each in pixels):  # places in such pixels would be wrong, too
+        found += _place(geometry)
     return found
 
 
@@ -133,7 +135,7 @@ def _unit(name: str, value: float, span: _Span, unit: str, where: str) -> Iterat
     reason = f"{value:g} {unit} is {'too large' if value > limits[1] else 'too small'}"
     meant = span.meant(value)
     if meant:
-        named = ", or ".join(f"{new:g} {unit} if the number was meant in {other}" for other, new in meant[:2])
+        named = ", or ".join(f"{new:g} {unit} if the number is in {other}" for other, new in meant[:2])
         yield Finding(name, severity, f"{reason}; it would be {named}", f"give it in the file's unit: {where}")
     else:
         yield Finding(name, severity, f"{reason}, in any unit", "correct the file")
@@ -150,7 +152,7 @@ def _wavelength(geometry: Geometry) -> Iterator[Finding]:
     if odd and not _WAVELENGTH.meant(value) and (energy := _as_energy(value)) is not None:
         number, unit, right = energy
         reason = (
-            f"{value:g} m is too large; if the number is the energy, {number:.6g} {unit}, it is {right * 1e10:.5g} Å"
+            f"{value:g} m is too large; if the number is the energy ({number:.6g} {unit}), it is {right * 1e10:.5g} Å"
         )
         odd = [Finding("wavelength", odd[0].severity, reason, "write the wavelength, or give --energy")]
     yield from odd
@@ -269,7 +271,9 @@ def _angles(geometry: Geometry) -> Iterator[Finding]:
 
 
 def _place(geometry: Geometry) -> Iterator[Finding]:
-    far = [name for name in ("poni1", "poni2") if abs(getattr(geometry, name)) > _FARTHEST]
+    # A detector that leans, far away, has its normal far from where the beam is.
+    aside = geometry.distance * math.tan(geometry.tilt) if geometry.cos_tilt > 0 else 0.0
+    far = [name for name in ("poni1", "poni2") if abs(getattr(geometry, name)) > _FARTHEST + aside]
     for name in far:
         value = getattr(geometry, name)
         size = geometry.pixel_size[0 if name == "poni1" else 1]
@@ -309,13 +313,13 @@ def check_image(geometry: Geometry, shape: tuple[int, ...], origin: str = "the i
         return []
     image = (int(shape[0]), int(shape[1]))
     reason = f"{origin} has {_size(image)} pixels (rows × columns), the geometry is for {_size(known)}"
-    ratios = {image[0] / known[0], image[1] / known[1]}
+    ratio = known[0] / image[0]
     if image == known[::-1]:
         reason += "; it is turned by 90°, or rows and columns were exchanged"
-    elif len(ratios) == 1 and (ratio := max(ratios)) != 1 and max(ratio, 1 / ratio) == round(max(ratio, 1 / ratio)):
-        reason += (
-            f"; it is binned {1 / ratio:g} × {1 / ratio:g}" if ratio < 1 else "; the geometry is for binned images"
-        )
+    elif ratio == known[1] / image[1] and ratio == round(ratio):
+        reason += f"; it is binned {ratio:g} × {ratio:g}"
+    elif ratio == known[1] / image[1] and 1 / ratio == round(1 / ratio):
+        reason += "; the geometry is for binned images"
     return [Finding("image", "error", reason, "use the geometry of this detector, or calibrate with such an image")]
 
 

@@ -216,7 +216,7 @@ def from_fit2d(parameters: Mapping[str, float], hints: Hints | None = None, *, o
                 f"{origin}: Fit2D's parameters do not say how large a pixel is",
                 remedy="give --pixel-size or --detector",
             )
-        pixel_size = (along * 1e-6, across * 1e-6)
+        pixel_size = (along / 1e6, across / 1e6)
     y, rotation = parameters["centerY"], math.radians(parameters.get("tiltPlanRotation", 0.0))
     notes = ["y was taken to count from the first row of the image (else: --from-bottom)"]
     if hints.from_bottom:
@@ -226,12 +226,12 @@ def from_fit2d(parameters: Mapping[str, float], hints: Hints | None = None, *, o
         notes = ["y was taken to count from the last row of the image"]
     wavelength = parameters.get("wavelength")
     return Geometry.of_beam(
-        parameters["directDist"] * 1e-3,
+        parameters["directDist"] / 1e3,
         (parameters["centerX"], y),
         pixel_size,
         tilt=math.radians(parameters.get("tilt", 0.0)),
         rotation=rotation,
-        wavelength=None if wavelength is None else wavelength * 1e-10,
+        wavelength=None if wavelength is None else wavelength / 1e10,
         shape=hints.shape,
         origin=origin,
         kind="Fit2D",
@@ -264,17 +264,17 @@ def from_saxsdog(source: Mapping[str, Any] | Path | str, *, origin: str = "the c
     place = calibration.geometry
     shape = (int(place.image_size[0]), int(place.image_size[1]))
     from_bottom, x = place.beam_center
-    size = place.pixel_size[0] * 1e-6
+    size = place.pixel_size[0] / 1e6
     notes: tuple[str, ...] = ()
     if len(set(place.pixel_size)) > 1:
         notes = (f"the pixels are not square ({place.pixel_size} µm): the first number counts, as in SAXSdog",)
     return Geometry.of_beam(
-        place.distance * 1e-3,
+        place.distance / 1e3,
         (x, shape[0] - from_bottom),
         (size, size),
         tilt=math.radians(place.tilt.angle),
         rotation=-math.radians(place.tilt.rotation),  # seen from the last row, as its y
-        wavelength=calibration.wavelength * 1e-10,
+        wavelength=calibration.wavelength / 1e10,
         shape=shape,
         origin=origin,
         kind="SAXSdog calibration",
@@ -360,7 +360,7 @@ def from_facts(facts: Mapping[str, float], hints: Hints, *, origin: str, kind: s
     rows, columns = facts.get("image_size_y"), facts.get("image_size_x")
     wavelength, energy = facts.get("incident_wavelength"), facts.get("incident_energy")
     if wavelength is not None:
-        wavelength *= 1e-10
+        wavelength /= 1e10
     elif energy:
         wavelength, energy = ELECTRONVOLT_METRE / energy, None
     return Geometry.of_beam(

@@ -202,7 +202,7 @@ def _hints(
 
     if wavelength is not None and energy is not None:
         raise ConfigurationError("wavelength and energy are both given", remedy="give one of them")
-    metres = None if wavelength is None else wavelength * 1e-10
+    metres = None if wavelength is None else wavelength / 1e10
     if energy is not None:
         metres = ELECTRONVOLT_METRE / (energy * 1e3)
     sizes = _numbers(pixel_size, ",", "--pixel-size", "172, or 172,172")
@@ -210,7 +210,7 @@ def _hints(
     if counts is not None and len(counts) != 2:
         raise ConfigurationError(f'--shape "{shape}" is not rows and columns', remedy="write it as 1043x981")
     return Hints(
-        None if sizes is None else (sizes[0] * 1e-6, sizes[-1] * 1e-6),
+        None if sizes is None else (sizes[0] / 1e6, sizes[-1] / 1e6),
         None if counts is None else (int(counts[0]), int(counts[1])),
         metres,
         detector,
@@ -235,6 +235,7 @@ def _image_and_mask(
 ) -> tuple[Any, Any, list[Finding]]:
     """Return image, mask and what is odd about them; a master's own mask serves where none is given."""
     from sisockdaq.calibration import check_image, check_mask, load_image
+    from sisockdaq.calibration.images import own_mask
     from sisockdaq.integrate import load_mask
 
     findings: list[Finding] = []
@@ -242,13 +243,12 @@ def _image_and_mask(
     if pixels is not None:
         findings += check_image(geometry, pixels.shape, str(image))
     if mask is None:
-        return pixels, None, findings
+        return pixels, None if pixels is None else own_mask(str(image), pixels.shape), findings
     bad = load_mask(mask)
     shape = geometry.shape or (None if pixels is None else pixels.shape)
     findings += check_mask(geometry.changed(shape=shape) if geometry.shape is None else geometry, bad, origin=mask)
-    if pixels is not None and bad.shape != pixels.shape:
-        bad = None
-    return pixels, bad, findings
+    fits = pixels is None or bad.shape == pixels.shape
+    return pixels, bad if fits else None, findings
 
 
 def _failed(findings: Sequence[Finding]) -> bool:
@@ -312,10 +312,15 @@ def _print_geometry(geometry: Geometry) -> None:
     from sisockdaq.calibration.geometry import ELECTRONVOLT_METRE
 
     height, width = geometry.pixel_size
+    shape = geometry.shape
+    images = "of unknown size" if shape is None else f"{shape[0]} rows × {shape[1]} columns"
     rows = [
         ("file", f"{geometry.origin} ({geometry.kind})"),
         ("detector", geometry.detector or "not named"),
-        ("images", "of unknown size" if geometry.shape is None else f"{geometry.shape[0]} rows × {geometry.shape[1]}"),
+        (
+            "images",
+            "of unknown size" if geometry.shape is None else f"{geometry.shape[0]} rows × {geometry.shape[1]} columns",
+        ),
         ("pixel", f"{height * 1e6:g} × {width * 1e6:g} µm (height × width)"),
         ("distance", f"{geometry.distance:.6g} m along the normal, {geometry.beam_distance:.6g} m along the beam"),
     ]
