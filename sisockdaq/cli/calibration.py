@@ -317,10 +317,7 @@ def _print_geometry(geometry: Geometry) -> None:
     rows = [
         ("file", f"{geometry.origin} ({geometry.kind})"),
         ("detector", geometry.detector or "not named"),
-        (
-            "images",
-            "of unknown size" if geometry.shape is None else f"{geometry.shape[0]} rows × {geometry.shape[1]} columns",
-        ),
+        ("images", images),
         ("pixel", f"{height * 1e6:g} × {width * 1e6:g} µm (height × width)"),
         ("distance", f"{geometry.distance:.6g} m along the normal, {geometry.beam_distance:.6g} m along the beam"),
     ]
