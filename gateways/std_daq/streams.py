@@ -51,6 +51,7 @@ class Streams:
         self._changed = threading.Condition()
         self._stopping = False
         self._published = self._dropped = 0
+        self._connections = 0
         self._reason = "not connected yet"
         self._up = False
         self._thread = threading.Thread(target=self._run, name="redis-streams", daemon=True)
@@ -103,13 +104,13 @@ class Streams:
         failures = 0
         while not self._over():
             server = redis.Redis.from_url(
-                self._url, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT, client_name="sisockdaq-std-daq"
-            )
+                self._url, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT, client_name="sisockdaq-std-daq",
+                redis_connect_func=self._connected,
+            )  # fmt: skip
             try:
                 server.ping()
                 failures = 0
                 self._note(up=True)
-                self._say_again(server)
                 self._serve(server)
             except (redis.RedisError, OSError) as error:
                 self._note(up=False, reason=str(error))
@@ -119,8 +120,17 @@ class Streams:
             finally:
                 server.close()
 
+    def _connected(self, connection: Any) -> None:
+        """Count connections: redis-py makes a new one by itself when a Redis has died and is back already."""
+        self._connections += 1
+        connection.on_connect()
+
     def _serve(self, server: Any) -> None:
+        told = 0
         while True:
+            while told != self._connections:
+                told = self._connections
+                self._say_again(server)
             with self._changed:
                 if not self._changed.wait_for(lambda: self._waiting or self._stopping, TIMEOUT):
                     batch: list[_Message] = []

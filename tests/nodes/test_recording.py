@@ -160,7 +160,7 @@ def test_what_a_writer_has_to_say(network: Network, tmp_path: Path) -> None:
     first = network.wait_for("file_writer::last_series_file")[0]
     assert first.startswith(str(tmp_path / "series"))
     assert first.endswith("Z.h5")
-    assert network.wait_for("file_writer::samples")[0] == 20
+    assert network.wait_for("file_writer::samples")[0] in (20, 24)  # as the clock's second ends before row 10 or after
     with pytest.raises(ConfigurationError, match="only records series"):
         network.call("control.file_writer.start", user="control", acquisition="run")
     # What its cache has let go is said.

@@ -133,6 +133,21 @@ def test_a_client_of_the_documentation_reads_a_redis_of_our_own_and_may_not_writ
     assert not answers(anybody)
 
 
+def test_a_redis_that_is_back_before_anybody_noticed_is_told_again(server: Server) -> None:
+    reader = server.start()
+    streams = Streams(server.url, shown="redis")
+    try:
+        streams.publish("daq:config", {"a": 1}, keep=1000, message_id="5-0")
+        wait_until(lambda: streams.status()["published"] == 1, 10, "the configuration")
+        server.kill()
+        reader = server.start()
+        streams.publish("daq:stat", 1, keep=1000)
+        wait_until(lambda: reader.xlen("daq:config") == 1, 10, "the configuration again")
+        assert values(reader, "daq:stat") == [1]
+    finally:
+        streams.close()
+
+
 def test_redis_may_come_late_die_and_come_back(server: Server) -> None:
     streams = Streams(server.url, shown="redis", buffer=10)
     try:
