@@ -20,7 +20,7 @@ from sisockdaq.integrate.corrections import ImageSource, load_image
 from sisockdaq.integrate.geometry import RadialUnit, radial_unit
 from sisockdaq.integrate.result import Result
 
-__all__ = ["Background", "CurveSource", "load_background", "read_curve", "split_background"]
+__all__ = ["Background", "CurveSource", "is_curve_file", "load_background", "read_curve", "split_background"]
 
 CurveSource = Path | str | Result | tuple[Any, ...] | list[Any]
 """A result, a pair (axis, intensity) or triple (with sigma), or a text file of two or three columns."""
@@ -117,11 +117,14 @@ def split_background(
     """Tell a curve from an image: return one of them, the image (of that shape) already times `scale`."""
     if source is None:
         return None, None
-    if isinstance(source, np.ndarray) or (
-        isinstance(source, str | Path) and Path(str(source)).suffix.lower() not in _TEXT
-    ):
+    if isinstance(source, np.ndarray) or (isinstance(source, str | Path) and not is_curve_file(source)):
         return None, load_image(source, shape, "background") * np.float32(scale)
     return load_background(source), None
+
+
+def is_curve_file(path: Path | str) -> bool:
+    """Tell by its ending whether a file is one of a curve, not of an image."""
+    return Path(str(path)).suffix.lower() in _TEXT
 
 
 def read_curve(path: Path | str) -> Background:
