@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from sisockdaq.calibration.geometry import Geometry
 from sisockdaq.calibration.images import load_image
-from sisockdaq.calibration.plausibility import Finding, check_geometry, check_image, check_mask
+from sisockdaq.calibration.plausibility import Finding, check_geometry, check_image, check_mask, check_pixels
 from sisockdaq.calibration.readers import Hints, from_fit2d, from_saxsdog, from_start_message, read_geometry
 from sisockdaq.calibration.rings import Ring, RingReport, find_rings, load_calibrant
 
@@ -23,6 +23,7 @@ __all__ = [
     "check_geometry",
     "check_image",
     "check_mask",
+    "check_pixels",
     "find_rings",
     "from_fit2d",
     "from_saxsdog",

@@ -10,10 +10,13 @@ import numpy.typing as npt
 
 from sisockdaq.errors import FileUnreadable
 
-__all__ = ["load_image", "own_mask"]
+__all__ = ["gaps_of", "load_image", "own_mask"]
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _MASK = "entry/instrument/detector/pixel_mask"
+_LEAST_GAPS = 1e-3
+"""Share of the pixels below which marked ones are single bad pixels, not gaps of a detector."""
+
 _USUAL = ("entry/data/data", "entry/data/data_000001", "entry/instrument/detector/data")
 
 
@@ -95,3 +98,11 @@ def own_mask(source: Path | str, shape: tuple[int, ...]) -> npt.NDArray[np.bool_
             return None
         values: npt.NDArray[np.bool_] = np.asarray(mask[()]).reshape(-1, *shape)[0] != 0
     return values
+
+
+def gaps_of(image: npt.NDArray[Any]) -> npt.NDArray[np.bool_] | None:
+    """Return the pixels that an image marks as holding nothing; None where they are too few for a detector's gaps."""
+    from sisockdaq.calibration._profiles import usable
+
+    gaps: npt.NDArray[np.bool_] = ~usable(image, None)
+    return gaps if gaps.mean() > _LEAST_GAPS else None

@@ -204,8 +204,13 @@ def _with_rings(
     with np.errstate(divide="ignore", invalid="ignore"):
         points = np.abs(angle - rings[nearest]) / slope
     there = drawn & (slope > 0) & (angle < LARGEST_ANGLE)
-    share = np.where(there, 0.9 * np.clip((_LINE + 1) / 2 - points, 0.0, 1.0), 0.0)[..., None]
-    drawn_over: npt.NDArray[np.uint8] = (picture * (1 - share) + colours[nearest] * share).astype(np.uint8)
+
+    def covered(width: float, strength: float) -> npt.NDArray[np.float64]:
+        share: _Floats = np.where(there, strength * np.clip((width + 1) / 2 - points, 0.0, 1.0), 0.0)[..., None]
+        return share
+
+    edge, line = covered(3 * _LINE, 0.6), covered(_LINE, 0.95)  # the dark edge, so that no colour swallows the line
+    drawn_over: npt.NDArray[np.uint8] = (picture * (1 - edge) * (1 - line) + colours[nearest] * line).astype(np.uint8)
     return drawn_over
 
 

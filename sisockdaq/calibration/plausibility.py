@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from sisockdaq.calibration.geometry import ELECTRONVOLT_METRE, Geometry, detector_class
 
-__all__ = ["Finding", "check_geometry", "check_image", "check_mask"]
+__all__ = ["Finding", "check_geometry", "check_image", "check_mask", "check_pixels", "known_gaps"]
 
 _Mask = npt.NDArray[np.bool_]
 
@@ -92,6 +92,9 @@ _FARTHEST = 10.0
 
 _LEAST_ENERGY, _LARGEST_ENERGY = 2e3, 2.5e5
 """Energies of photons with which rings are taken [eV]."""
+
+_ROUND = 32
+"""Images whose sides are multiples of this are made by detectors of many kinds, and tell nothing of their pixels."""
 
 _SAME_PHOTON = 1e-3
 """Energy and wavelength may differ by so much (rounded in headers)."""
@@ -207,7 +210,7 @@ def _known_pixels(geometry: Geometry) -> Iterator[Finding]:
     named = detector_class(geometry.detector)
     if named is not None:
         known = [named]
-    elif geometry.shape is not None:
+    elif geometry.shape is not None and any(length % _ROUND for length in geometry.shape):
         known = [each for each in set(Detector.registry.values()) if _shape_of(each) == geometry.shape]
     else:
         return
@@ -323,6 +326,17 @@ def check_image(geometry: Geometry, shape: tuple[int, ...], origin: str = "the i
     return [Finding("image", "error", reason, "use the geometry of this detector, or calibrate with such an image")]
 
 
+def check_pixels(geometry: Geometry, pixel_size: float) -> list[Finding]:
+    """Return whether a detector whose pixels have an edge of `pixel_size` [m] is that of the geometry."""
+    if all(math.isclose(size, pixel_size, rel_tol=1e-3) for size in geometry.pixel_size):
+        return []
+    height, width = geometry.pixel_size
+    reason = (
+        f"the geometry is for pixels of {height * 1e6:g} × {width * 1e6:g} µm, the detector's are {pixel_size * 1e6:g}"
+    )
+    return [Finding("pixel_size", "error", f"{reason} µm", "use the geometry of this detector, or correct pixel_size")]
+
+
 def check_mask(geometry: Geometry, mask: _Mask, gaps: _Mask | None = None, origin: str = "the mask") -> list[Finding]:
     """Return whether a mask belongs to this detector, and is the right way round.
 
@@ -351,14 +365,14 @@ def check_mask(geometry: Geometry, mask: _Mask, gaps: _Mask | None = None, origi
                 "pixels that are not 0 are left out: is it of the other convention?",
             )
         )
-    gaps = _gaps(geometry) if gaps is None else gaps
+    gaps = known_gaps(geometry) if gaps is None else gaps
     if gaps is None or not gaps.any() or gaps.shape != mask.shape:
         return found
     return found + _uncovered(mask, gaps, origin)
 
 
-def _gaps(geometry: Geometry) -> _Mask | None:
-    """Return the gaps of the detector that the geometry names."""
+def known_gaps(geometry: Geometry) -> _Mask | None:
+    """Return the gaps of the detector that the geometry names, as pyFAI knows it; None where it does not."""
     known = detector_class(geometry.detector)
     if known is None or _shape_of(known) != geometry.shape:
         return None

@@ -233,9 +233,9 @@ def _numbers(text: str | None, between: str, option: str, example: str) -> list[
 def _image_and_mask(
     geometry: Geometry, image: str | None, mask: str | None, frame: int
 ) -> tuple[Any, Any, list[Finding]]:
-    """Return image, mask and what is odd about them; a master's own mask serves where none is given."""
+    """Return image, mask and what is odd about them."""
     from sisockdaq.calibration import check_image, check_mask, load_image
-    from sisockdaq.calibration.images import own_mask
+    from sisockdaq.calibration.images import gaps_of
     from sisockdaq.integrate import load_mask
 
     findings: list[Finding] = []
@@ -243,12 +243,25 @@ def _image_and_mask(
     if pixels is not None:
         findings += check_image(geometry, pixels.shape, str(image))
     if mask is None:
-        return pixels, None if pixels is None else own_mask(str(image), pixels.shape), findings
+        return pixels, None if pixels is None else _usual_mask(geometry, str(image), pixels.shape), findings
     bad = load_mask(mask)
     shape = geometry.shape or (None if pixels is None else pixels.shape)
-    findings += check_mask(geometry.changed(shape=shape) if geometry.shape is None else geometry, bad, origin=mask)
+    gaps = None if pixels is None or pixels.shape != bad.shape else gaps_of(pixels)
+    findings += check_mask(geometry.changed(shape=shape) if geometry.shape is None else geometry, bad, gaps, mask)
     fits = pixels is None or bad.shape == pixels.shape
     return pixels, bad if fits else None, findings
+
+
+def _usual_mask(geometry: Geometry, image: str, shape: tuple[int, int]) -> Any:
+    """Return the mask of the image's own file, or the gaps of a detector that pyFAI knows."""
+    from sisockdaq.calibration.images import own_mask
+    from sisockdaq.calibration.plausibility import known_gaps
+
+    own = own_mask(image, shape)
+    if own is not None:
+        return own
+    gaps = known_gaps(geometry)
+    return gaps if gaps is not None and gaps.shape == shape else None
 
 
 def _failed(findings: Sequence[Finding]) -> bool:

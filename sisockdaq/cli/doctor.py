@@ -81,6 +81,8 @@ def examine(site: Site) -> list[Diagnosis]:
         for name, text in _detector(site)
         if (severity := chosen[name]) != "off"
     ]
+    if not any(each.check == "geometry" for each in found):
+        found += _implausible(site, chosen["geometry"])
     running = _is_running(site)
     for name in site.nodes:
         options = site.options(name)
@@ -112,6 +114,23 @@ def _detector(site: Site) -> Iterator[tuple[str, str]]:
             look(site)
         except SisockdaqError as error:
             yield name, str(error)
+
+
+def _implausible(site: Site, severity: str) -> Iterator[Diagnosis]:
+    """Say what about a usable geometry can hardly be meant; what is only odd warns, whatever the site's checks say."""
+    detector = site.detector
+    if detector is None or detector.geometry is None or severity == "off":
+        return
+    from sisockdaq.calibration import Geometry, check_geometry, check_pixels
+    from sisockdaq.detector.description import Geometry as Inline
+    from sisockdaq.integrate import load_geometry
+
+    given = detector.geometry
+    place = given.model_dump() if isinstance(given, Inline) else site.resolve_input(given)
+    geometry = Geometry.of_pyfai(load_geometry(place, shape=detector.shape, pixel_size=detector.pixel_size))
+    for finding in (*check_geometry(geometry), *check_pixels(geometry, detector.pixel_size)):
+        text = f"{finding.about}: {finding.reason}   → {finding.remedy}"
+        yield Diagnosis("detector", "geometry", severity if finding.severity == "error" else "warn", text)
 
 
 def _writer(site: Site, name: str, options: Any) -> Iterator[Diagnosis]:

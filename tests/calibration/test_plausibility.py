@@ -99,6 +99,10 @@ def test_what_is_implausible_is_named_with_its_likely_reason(changes, about, sev
     assert reason in found.reason
 
 
+def test_images_of_a_round_size_tell_nothing_of_their_detector():
+    assert check_geometry(GOOD.changed(shape=(1024, 1024), pixel_size=(75e-6, 75e-6), detector="")) == []
+
+
 def test_a_binned_detector_is_none_of_another_size():
     assert check_geometry(GOOD.changed(pixel_size=(344e-6, 344e-6), shape=None)) == []
 

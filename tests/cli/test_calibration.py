@@ -83,6 +83,16 @@ def test_check_tells_what_is_wrong_by_its_status(folder, tmp_path):
     assert found["findings"][0]["about"] == "image"
 
 
+def test_a_mask_that_leaves_the_gaps_of_an_image_is_told(folder, tmp_path):
+    image = np.load(folder / "agbh.npy")
+    image[:, 100:110] = np.iinfo(image.dtype).max
+    np.save(tmp_path / "gaps.npy", image)
+    arguments = ("check", folder / "detector.poni", "--image", tmp_path / "gaps.npy", "--mask")
+    assert "covers 0 % of the 1950 pixels" in call(*arguments, folder / "mask.npy").stdout
+    np.save(tmp_path / "right.npy", (image == image.max()).astype(np.uint8))
+    assert "no findings" in call(*arguments, tmp_path / "right.npy").stdout
+
+
 def test_rings_draws_and_lists_them(folder, tmp_path):
     target = tmp_path / "rings.png"
     arguments = ("rings", folder / "detector.poni", "--image", folder / "agbh.npy", "--calibrant", "AgBh")

@@ -77,3 +77,41 @@ def test_a_mistake_in_the_file_is_a_finding(folder: Path) -> None:
     status, found = doctor(folder)
     assert (status, checks(found)) == (1, [("file", "refuse")])
     assert "line 2" in found["findings"][0]["text"]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason", "severity"),
+    [
+        ({}, "", ""),
+        ({"distance": 100.0}, "0.1 m if the number is in mm", "warn"),
+        ({"poni2": -0.1}, "lies outside of the image", "warn"),
+    ],
+)
+def test_a_geometry_that_is_hardly_meant_is_told(
+    folder: Path, change: dict[str, float], reason: str, severity: str
+) -> None:
+    place = {"distance": 0.1, "poni1": 0.02, "poni2": 0.04, "wavelength": 1e-10, **change}
+    text = (folder / "site.yml").read_text().replace("mask: mask.npy", f"geometry: {json.dumps(place)}")
+    (folder / "site.yml").write_text(text)
+    status, found = doctor(folder)
+    assert status == 0
+    told = [each for each in found["findings"] if each["check"] == "geometry"]
+    assert [each["severity"] for each in told] == ([severity] if severity else [])
+    assert all(reason in each["text"] for each in told)
+
+
+def test_a_poni_of_other_pixels_is_told(folder: Path) -> None:
+    poni = """poni_version: 2.1
+Detector: Detector
+Detector_config: {"pixel1": 172e-6, "pixel2": 172e-6, "max_shape": [512, 1024], "orientation": 3}
+Distance: 0.1
+Poni1: 0.04
+Poni2: 0.08
+Wavelength: 1e-10
+"""
+    (folder / "other.poni").write_text(poni)
+    (folder / "site.yml").write_text(
+        (folder / "site.yml").read_text().replace("mask: mask.npy", "geometry: other.poni")
+    )
+    _, found = doctor(folder)
+    assert any("pixels of 172 × 172 µm, the detector's are 75 µm" in each["text"] for each in found["findings"])
