@@ -21,6 +21,8 @@ from sisockdaq.gateways.std_daq.words import (
     detector_counters,
     identity,
     is_over,
+    ledger_of,
+    progress_of,
     unknown,
     writer_of,
 )
@@ -28,7 +30,7 @@ from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.logger import Logger
 
 from sisockdaq.client._runs import START_DEADLINE
-from sisockdaq.errors import DeadlineExceeded, SisockdaqError
+from sisockdaq.errors import DeadlineExceeded, FileUnreadable, SisockdaqError
 
 if TYPE_CHECKING:
     from sisockdaq.gateways.std_daq.models import WriteRequest
@@ -100,11 +102,37 @@ class Daq:
     @inlineCallbacks
     def status(self) -> Any:
         """Return std-daq's status; UNKNOWN, with the reason, while the writer does not answer."""
+        writer, _ = yield self.status_and_progress()
+        return writer
+
+    @inlineCallbacks
+    def status_and_progress(self) -> Any:
+        """Return std-daq's status, and how far the acquisition is."""
         try:
             found = yield self.ask(self._gateway.writer, "status")
         except SisockdaqError as error:
-            return unknown(str(error))
-        return writer_of(found)
+            return unknown(str(error)), progress_of({})
+        return writer_of(found), progress_of(found)
+
+    @inlineCallbacks
+    def ledger(self, wanted: str | None) -> Any:
+        """Return the ledger of an acquisition, by run_id or name; None: of the one that runs, or was the last.
+
+        Raises
+        ------
+        FileUnreadable
+            When the writer knows none of that name.
+        """
+        found = yield self.ask(self._gateway.writer, "status")
+        if wanted is None or wanted in _names(found):
+            return ledger_of(found)
+        logged = yield self.ask(self._gateway.writer, "log", LOGS_AT_ONCE)
+        for entry in logged:
+            if wanted in _names(entry):
+                return ledger_of(entry)
+        raise FileUnreadable(
+            f"the writer knows no acquisition {wanted}", remedy=f"its last {LOGS_AT_ONCE} go by run_id, or by name"
+        )
 
     @inlineCallbacks
     def start(self, request: WriteRequest) -> Any:
@@ -258,6 +286,12 @@ class Daq:
             waiter.end.errback(outcome)
         else:
             waiter.end.callback(outcome)
+
+
+def _names(entry: Mapping[str, Any]) -> tuple[str, str]:
+    """Return what an acquisition goes by, from the writer's status or log."""
+    told = ledger_of(entry)
+    return str(told["run_id"]), str(told["acquisition"])
 
 
 def _written(status: Mapping[str, Any]) -> tuple[float, float]:

@@ -20,6 +20,7 @@ __all__ = [
     "Envelope",
     "FileReply",
     "ImageReply",
+    "LedgerReply",
     "LogsReply",
     "SimulationReply",
     "SimulationRequest",
@@ -249,10 +250,28 @@ class Envelope(BaseModel):
     message: str = Field(description="For people; of an error, the reasons and what to do.")
 
 
+class Progress(BaseModel):
+    """How far the acquisition is; it counts what is in the file."""
+
+    share: float | None = Field(description="0 to 1; null when it ends with a stop.")
+    images_per_second: float
+    bytes_per_second: float
+    time_left: float | None = Field(description="Estimate [s]; null when nothing runs, or nothing comes.")
+
+
+class LedgerOf(BaseModel):
+    """What became of every packet and image of an acquisition."""
+
+    acquisition: str | None = Field(description="Its name.")
+    run_id: int | str | None
+    ledger: dict[str, Any] | None = Field(description="Sums that balance; null until it has ended.")
+
+
 class WriterReply(Envelope):
     """The writer's status."""
 
     writer: WriterStatus | None = None
+    progress: Progress | None = None
     streams: Streams | None = None
 
 
@@ -285,6 +304,12 @@ class SimulationReply(Envelope):
     """The simulator."""
 
     simulation: Simulation | None = None
+
+
+class LedgerReply(Envelope):
+    """A ledger."""
+
+    ledger: LedgerOf | None = None
 
 
 class FileReply(Envelope):

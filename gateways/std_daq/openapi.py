@@ -44,6 +44,14 @@ class Operation:
 
 OPERATIONS = (
     Operation("GET", "/writer/status", "How far the writer is.", models.WriterReply),
+    Operation("GET", "/writer/ledger", "What became of the packets and images of the last one.", models.LedgerReply),
+    Operation(
+        "GET",
+        "/writer/ledger/{acquisition_id}",
+        "The same of another one, by run_id or by its name.",
+        models.LedgerReply,
+        parameters={"acquisition_id": _ID},
+    ),
     Operation("POST", "/writer/write_async", "Start an acquisition.", models.WriterReply, request=models.WriteRequest),
     Operation(
         "POST",

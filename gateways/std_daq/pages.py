@@ -112,8 +112,23 @@ class Pages:
     @inlineCallbacks
     def status(self, request: Any) -> Any:
         """Say how far the writer is."""
-        writer = yield self._gateway.daq.status()
-        return _ok(f"Writer is {writer['state']}.", writer=writer, streams=self._gateway.streams.status())
+        writer, progress = yield self._gateway.daq.status_and_progress()
+        streams = self._gateway.streams.status()
+        return _ok(f"Writer is {writer['state']}.", writer=writer, progress=progress, streams=streams)
+
+    @app.route("/writer/ledger", methods=["GET", "HEAD"])
+    @inlineCallbacks
+    def ledger(self, request: Any) -> Any:
+        """Account for the acquisition that runs, or was the last."""
+        found = yield self._gateway.daq.ledger(None)
+        return _ok(_accounted(found), ledger=found)
+
+    @app.route("/writer/ledger/<acquisition>", methods=["GET", "HEAD"])
+    @inlineCallbacks
+    def ledger_of(self, request: Any, acquisition: str) -> Any:
+        """Account for one acquisition."""
+        found = yield self._gateway.daq.ledger(acquisition)
+        return _ok(_accounted(found), ledger=found)
 
     @app.route("/writer/write_async", methods=["POST"])
     @inlineCallbacks
@@ -300,6 +315,11 @@ def _told(error: SisockdaqError) -> str:
 def _ignored(wanted: models.WriteRequest) -> str:
     extra = sorted(wanted.model_extra or {})
     return f" Not used: {', '.join(extra)}." if extra else ""
+
+
+def _accounted(found: dict[str, Any]) -> str:
+    name = found["acquisition"] or "no acquisition yet"
+    return f"Ledger of {name}." if found["ledger"] is not None else f"{name}: a ledger comes with the end."
 
 
 def _folder(request: Any) -> str | None:

@@ -11,6 +11,8 @@ __all__ = [
     "detector_counters",
     "identity",
     "is_over",
+    "ledger_of",
+    "progress_of",
     "unknown",
     "writer_of",
 ]
@@ -33,6 +35,28 @@ def writer_of(status: Mapping[str, Any]) -> dict[str, Any]:
     state = str(status.get("state"))
     acquisition = acquisition_of(status.get("record") or {})
     return {"acquisition": acquisition, "state": state if state in ("READY", "WRITING") else "UNKNOWN"}
+
+
+def progress_of(status: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how far the writer is: what std-daq's own objects do not say. What is not known is null."""
+    wanted, written = status.get("frames"), status.get("frames_written")
+    running = status.get("state") == "WRITING"
+    return {
+        "share": min(1.0, (written or 0) / wanted) if wanted else None,
+        "images_per_second": float(status.get("rate") or 0.0),
+        "bytes_per_second": float(status.get("data_rate") or 0.0),
+        "time_left": status.get("time_left") if running else None,
+    }
+
+
+def ledger_of(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an acquisition's ledger (null until it has ended) with what tells whose it is, from the writer's words."""
+    record = entry.get("record") or entry
+    return {
+        "acquisition": entry.get("acquisition"),
+        "run_id": (record.get("info") or {}).get("run_id"),
+        "ledger": entry.get("ledger"),
+    }
 
 
 def unknown(reason: str) -> dict[str, Any]:

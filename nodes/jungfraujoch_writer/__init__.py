@@ -1,7 +1,7 @@
 """The stream writer as a node: a Stream V2 or Jungfraujoch sender writes files within a site.
 
 The work is done by `sisockdaq.jungfraujoch`, as by the command ``jfjoch_writer``; this node shows its progress, rates
-and losses to every client, and offers ``cancel`` and ``status`` to the role control.
+and losses to every client, and offers ``cancel``, ``status`` and ``log`` to the role control.
 """
 
 from __future__ import annotations
@@ -117,6 +117,7 @@ class JungfraujochWriter(DataNodeServer):
         self.series("images", description="Images in that file.", timeline="files")
         self.register_control("cancel", self.cancel, in_thread=True)
         self.register_control("status", self.status)
+        self.register_control("log", self.recorded_acquisitions, in_thread=True)
         self._begin()
 
     def teardown(self) -> Any:
@@ -132,6 +133,10 @@ class JungfraujochWriter(DataNodeServer):
     def cancel(self) -> dict[str, Any]:
         """Close the files of the series under way, readable; return the status."""
         return self._running().cancel()
+
+    def recorded_acquisitions(self, n: int = 100) -> list[dict[str, Any]]:
+        """Return the newest series that have ended, newest first, failed ones included, kept over restarts."""
+        return self._running().log(n)
 
     def _running(self) -> StreamWriter:
         if self.writer is None:
@@ -158,6 +163,7 @@ class JungfraujochWriter(DataNodeServer):
                 threads=options.threads,
                 flush_interval=options.flush_interval,
                 end_timeout=options.end_timeout,
+                journal=self.state.path / f"acquisitions-{self.name}.sqlite" if self.state is not None else None,
             ),
             on_status=self._publish_status,
             on_file=self._publish_file,

@@ -12,6 +12,7 @@ from typing import Any
 
 from sisockdaq import acquisition as life
 from sisockdaq.errors import SisockdaqError
+from sisockdaq.jungfraujoch.books import Books, note
 from sisockdaq.jungfraujoch.notices import finalised_file
 from sisockdaq.jungfraujoch.options import WriterOptions
 from sisockdaq.jungfraujoch.outlets import Outlets
@@ -33,6 +34,7 @@ class Ending:
     options: WriterOptions
     machine: life.AcquisitionMachine
     tally: Tally
+    books: Books
     _series: Series | None
     _outlets: Outlets | None
     _cancelled: tuple[int, str] | None
@@ -66,16 +68,18 @@ class Ending:
             series.abandon()
         files = series.files
         written, closed = (files.images, len(files.closed)) if files is not None else (0, 0)
-        instructions = self.machine.handle(life.Drained(written, closed), now)
         ledger = series.ledger("failed" if self.machine.failure else "complete")
-        # The series is its own source: its ledger is there at once, whichever way the machine asks for it.
-        instructions += self.machine.handle(life.Settled(name, ledger), time.time())
+        # The series is its own source: its ledger is there at once, also when its sender is lost.
+        instructions = self.machine.handle(life.Settled(name, ledger), now)
+        instructions += self.machine.handle(life.Drained(written, closed), time.time())
         instructions += self.machine.handle(life.SourceLost("the series was ended"), time.time())
         for instruction in instructions:
             if isinstance(instruction, life.Seal) and files is not None:
                 self._seal(series, instruction.reason, ledger)
         record = self.machine.current
         assert record is not None
+        note(record, series)
+        self.books.end(record)
         _log.info("%s: %s %s", name, record.state, record.message)
         self._last_status = series_status(series, self.tally, record)
 

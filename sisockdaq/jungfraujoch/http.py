@@ -3,6 +3,7 @@
 ====== =============== =================================================================================
 GET    /status         everything (`status`), as JSON
 GET    /state          the short form: state, file_prefix, progress, synchronised, message
+GET    /logs/N         the last N series that have ended, newest first, failed ones included, with their ledgers
 POST   /cancel         close the files of the series under way, readable; answers with the status
 ====== =============== =================================================================================
 
@@ -27,6 +28,9 @@ from sisockdaq.jungfraujoch.service import StreamWriter
 __all__ = ["listen", "pages"]
 
 _SHORT = ("state", "acquisition_state", "file_prefix", "progress", "synchronised", "desynchronised_by", "message")
+
+_MOST_LOGS = 1000
+"""Most series that one call lists."""
 
 _IDLE = 75.0
 """Time that a connection may be silent [s]."""
@@ -60,6 +64,11 @@ def pages(writer: StreamWriter) -> Klein:
         full = writer.status()
         return _answer(request, {key: full[key] for key in _SHORT})
 
+    def logs(request: Any, count: str) -> bytes:
+        if not (count.isascii() and count.isdigit() and len(count) < 10):
+            return _answer(request, {"error": f"/logs/N takes a number, not {count[:40]}"}, 404)
+        return _answer(request, {"logs": writer.log(min(int(count), _MOST_LOGS))})
+
     def cancel(request: Any) -> Any:
         if request.getHeader("origin"):
             return _answer(request, {"error": "a page in a browser may not cancel"}, 403)
@@ -70,7 +79,7 @@ def pages(writer: StreamWriter) -> Klein:
         path = request.path.decode("ascii", "replace")
         if failure.check(NotFound):
             return _answer(
-                request, {"error": f"there is no {path[:200]} here; there are /status, /state, /cancel"}, 404
+                request, {"error": f"there is no {path[:200]} here; there are /status, /state, /logs/N, /cancel"}, 404
             )
         if failure.check(MethodNotAllowed):
             allowed = ", ".join(sorted(failure.value.valid_methods or ()))
@@ -80,6 +89,7 @@ def pages(writer: StreamWriter) -> Klein:
 
     app.route("/status", methods=["GET", "HEAD"])(status)
     app.route("/state", methods=["GET", "HEAD"])(state)
+    app.route("/logs/<count>", methods=["GET", "HEAD"])(logs)
     app.route("/cancel", methods=["POST"])(cancel)
     app.handle_errors(Exception)(failed)
     return app  # type: ignore[no-any-return]

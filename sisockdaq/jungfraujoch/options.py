@@ -45,6 +45,8 @@ class WriterOptions:
         Time between commits [s]: what a kill may cost.
     end_timeout : float
         How long an end message is waited for, once it should have come [s].
+    journal : Path, optional
+        SQLite file that remembers the series; None remembers them until the process ends.
     """
 
     root: Path
@@ -62,3 +64,4 @@ class WriterOptions:
     threads: int = 2
     flush_interval: float = 1.0
     end_timeout: float = 10.0
+    journal: Path | None = None

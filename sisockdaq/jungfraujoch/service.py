@@ -29,6 +29,7 @@ from sisockdaq.errors import FrameSourceError, SisockdaqError
 from sisockdaq.frames import bitplanes
 from sisockdaq.frames.stream2 import EndMessage, ImageMessage, OtherMessage, StartMessage
 from sisockdaq.jungfraujoch._ending import WRITE_ERRORS, Ending
+from sisockdaq.jungfraujoch.books import Books, note, run_id_of
 from sisockdaq.jungfraujoch.dialect import Header, parse_start
 from sisockdaq.jungfraujoch.in_place import read_message
 from sisockdaq.jungfraujoch.options import WriterOptions
@@ -77,6 +78,7 @@ class StreamWriter(Ending):
         self.options = replace(options, root=options.root.absolute())
         self.machine = life.AcquisitionMachine()
         self.tally = Tally()
+        self.books = Books(options.journal, options.name)
         self._context: zmq.Context[Any] = zmq.Context()
         self._outlets: Outlets | None = None
         self._senders: list[Sender] = []
@@ -96,6 +98,7 @@ class StreamWriter(Ending):
             self._open_sockets()
         except BaseException:
             self._close_sockets()
+            self.books.close()
             raise
         self._status = self._snapshot()
         self._thread = threading.Thread(target=self._run, name="stream writer", daemon=True)
@@ -114,6 +117,11 @@ class StreamWriter(Ending):
             self._thread.join(timeout)
         else:
             self._close_sockets()
+        self.books.close()
+
+    def log(self, most: int = 100) -> list[dict[str, Any]]:
+        """Return the newest series that have ended, newest first, failed ones included, as the file writer's log."""
+        return self.books.newest(most)
 
     def status(self) -> dict[str, Any]:
         """Return what is known of the current or last series; see `status` of this package for the keys."""
@@ -250,11 +258,16 @@ class StreamWriter(Ending):
         sender.started = True
         self._last_end, self._cancelled, self._refused = None, None, None
         now = time.time()
-        self.machine.start(life.Request(header.file_prefix, header.number_of_images, meta=header.facts), now)
+        run_id = run_id_of(header)
+        wanted = life.Request(header.file_prefix, header.number_of_images, meta=header.facts, run_id=run_id)
+        self.machine.start(wanted, now)
+        assert self.machine.current is not None
+        self.books.begin(self.machine.current, header)
         try:
             self._series = Series(header, self.options, self._file_closed)
         except WRITE_ERRORS as error:
             self.machine.refused()
+            self.books.refused()
             self._refuse(header, error)
             return
         self.tally.begin(now)
@@ -387,6 +400,7 @@ class StreamWriter(Ending):
     def _snapshot(self) -> dict[str, Any]:
         series, record, tally = self._series, self.machine.current, self.tally
         if series is not None and record is not None:
+            note(record, series)
             status = series_status(series, tally, record)
             tally.look(status["images"]["written"], status["bytes_written"], time.time())
             rates = tally.rates()

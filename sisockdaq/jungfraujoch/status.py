@@ -6,12 +6,15 @@ Keys of a status::
     acquisition_state   of the current or last series: WAITING_IMAGES, WRITING, FLUSHING_IMAGES, FINISHED, FAILED
     file_prefix         as the sender gave it; null before the first series
     series_id, series_unique_id, run_name, run_number
+    run_id, ledger      as the file writer has them; the ledger is null while the series runs
+    record              the series as std-daq has acquisitions (`nexus.journal.record_object`)
+    files, master       paths of the closed data files and of the master
     message             how it fares, or why it was refused
     synchronised        whether what comes belongs to the series that is written
     desynchronised_by   why not; empty when it is
     connected           of the sender's sockets: how many are up
     images              counts by name (`series.Counts`), and ``expected``, ``waiting``, ``safe``
-    progress            0 … 1, null where the number of images is not known; counts what is in files
+    progress            0 … 1, null where the number of images is not known; counts what is in files for good
     files_closed, bytes_written, frame_rate, data_rate, started, ended
     messages            unreadable, strays, metadata, metadata_strays, discarded,
                         repeated_starts, ends_lost, series_refused, republished, …
@@ -25,6 +28,7 @@ from typing import Any
 
 from sisockdaq.acquisition import Record
 from sisockdaq.jungfraujoch.series import Series
+from sisockdaq.nexus.journal import record_object
 
 __all__ = ["IDLE", "Tally", "Troubles", "series_status"]
 
@@ -38,6 +42,11 @@ IDLE: dict[str, Any] = {
     "series_unique_id": None,
     "run_name": None,
     "run_number": None,
+    "run_id": None,
+    "ledger": None,
+    "record": record_object(None),
+    "files": [],
+    "master": None,
     "message": "",
     "images": {},
     "progress": None,
@@ -157,7 +166,7 @@ def series_status(series: Series, tally: Tally, record: Record) -> dict[str, Any
     """Return what is to be said of a series."""
     header, counts, files = series.header, series.counts, series.files
     expected = tally.collected if tally.collected is not None else header.number_of_images
-    written = files.images if files is not None else 0
+    written, safe = (files.images, files.images_safe) if files is not None else (0, 0)
     notes = [text for text in (record.message, series.problem, tally.last_problem) if text]
     return {
         "acquisition_state": str(record.state) if record.state else None,
@@ -166,15 +175,20 @@ def series_status(series: Series, tally: Tally, record: Record) -> dict[str, Any
         "series_unique_id": header.key[1],
         "run_name": header.facts.get("run_name"),
         "run_number": header.facts.get("run_number"),
+        "run_id": record.request.run_id,
+        "ledger": record.ledger,
+        "record": record_object(record),
+        "files": list(record.files),
+        "master": record.master,
         "message": "; ".join(dict.fromkeys(notes)),
         "images": {
             **counts.to_dict(),
             "written": written,
             "expected": expected,
             "waiting": series.waiting,
-            "safe": files.images_safe if files is not None else 0,
+            "safe": safe,
         },
-        "progress": min(1.0, written / expected) if expected else None,
+        "progress": min(1.0, safe / expected) if expected else None,
         "bytes_written": files.bytes_written if files is not None else 0,
         "started": record.started,
         "ended": record.ended,

@@ -69,7 +69,12 @@ def test_state_cancel_and_sigterm_in_the_middle(sender: Sender, root: Path) -> N
         state = asked("/state")
         assert (state["state"], state["file_prefix"], state["progress"], state["synchronised"]) == (
             "WRITING", "run", 0.06, True)  # fmt: skip
-        for path, method, code in (("/cancel", "GET", 405), ("/nothing", "GET", 404), ("/status", "POST", 405)):
+        for path, method, code in (
+            ("/cancel", "GET", 405),
+            ("/nothing", "GET", 404),
+            ("/logs/all", "GET", 404),
+            ("/status", "POST", 405),
+        ):
             with pytest.raises(urllib.error.HTTPError) as refused:
                 asked(path, method=method)
             assert refused.value.code == code
@@ -79,6 +84,9 @@ def test_state_cancel_and_sigterm_in_the_middle(sender: Sender, root: Path) -> N
         assert refused.value.code == 403
         assert asked("/state")["state"] == "WRITING"
         assert asked("/cancel", method="POST")["message"] == "Interrupted."
+        (logged,) = asked("/logs/5")["logs"]
+        assert (logged["acquisition"], logged["message"], logged["ledger"]["acquisition"]) == (
+            "run", "Interrupted.", "run")  # fmt: skip
         np.testing.assert_array_equal(images_of(root)[:6], [image(index) for index in range(6)])
         # The next series is in the middle when the process is asked to end.
         two = {"series_unique_id": "two"}

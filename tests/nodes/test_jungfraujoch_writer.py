@@ -47,6 +47,11 @@ def test_a_series_is_followed_by_clients_and_cancelled(
     with pytest.raises(NotAuthorized):
         call(network, "cancel", user="consumer")
     assert call(network, "cancel")["message"] == "Interrupted."
+    log = network.call("control.jungfraujoch_writer.log", 5, user="control")
+    assert [(each["acquisition"], each["message"]) for each in log[:2]] == [
+        ("next", "Interrupted."),
+        ("run", "Completed."),
+    ]
 
 
 FACTS = {

@@ -29,6 +29,7 @@ from sisockdaq.detector.simulator import Simulation, simulate
 from sisockdaq.errors import SisockdaqError
 from sisockdaq.frames import Ledger
 from sisockdaq.gateway import GatewayHost
+from sisockdaq.nexus.reader import read_master
 from sisockdaq.router import free_port
 from sisockdaq.session import Credentials, site_endpoint
 from sisockdaq.testing import wait_until
@@ -170,6 +171,42 @@ def test_what_a_real_client_does(daq: Daq) -> None:
     (logged,) = client.get_logs(1)
     assert logged == ended["acquisition"]
     assert logged["stats"]["start_time"] < logged["stats"]["stop_time"] <= time.time()
+
+
+def test_every_face_tells_the_same(daq: Daq) -> None:
+    """WAMP and REST, status and log, and the file itself: one record, one ledger."""
+    path = daq.path("faces.h5")
+    daq.client.start_writer_async({"output_file": path, "n_images": 20, "run_id": "faces-1"})
+    daq.wait(state="WAITING_IMAGES")
+    assert daq.http.get("/writer/ledger") == {
+        "status": "ok",
+        "message": "faces: a ledger comes with the end.",
+        "ledger": {"acquisition": "faces", "run_id": "faces-1", "ledger": None},
+    }
+    waiting = daq.http.get("/writer/status")["progress"]
+    assert (waiting["share"], waiting["time_left"]) == (0, None)
+    daq.send(10)
+    daq.wait(n_write_completed=10)
+    assert daq.http.get("/writer/status")["progress"]["share"] == 0.5
+    daq.send(10)
+    rest = daq.wait(state="FINISHED", n_write_completed=20)["acquisition"]
+    reply = daq.http.get("/writer/status")
+    assert (reply["progress"]["share"], reply["progress"]["time_left"]) == (1, None)
+    wamp = in_reactor(daq.gateway.daq.ask, "writer", "status")
+    (logged,) = in_reactor(daq.gateway.daq.ask, "writer", "log", 1)
+    for told in (wamp["record"], {key: logged[key] for key in rest}, daq.client.get_logs(1)[0]):
+        assert told == rest
+    ledger = daq.http.get("/writer/ledger")["ledger"]["ledger"]
+    for name in ("faces-1", "faces"):
+        assert daq.http.get(f"/writer/ledger/{name}")["ledger"]["ledger"] == ledger
+    assert wamp["ledger"] == logged["ledger"] == read_master(Path(path)).ledger == ledger
+    assert Ledger.from_dict(ledger).balance() == []
+    assert Ledger.from_dict(ledger).reported("frames_written") == 20
+    # An acquisition that is over is found in the log once another has followed.
+    daq.client.start_writer_async({"output_file": daq.path("after.h5"), "n_images": 1})
+    daq.client.stop_writer()
+    assert daq.http.get("/writer/ledger/faces-1")["ledger"]["ledger"] == ledger
+    assert "knows no acquisition other" in daq.http.get("/writer/ledger/other")["message"]
 
 
 def test_one_image_is_one_row(daq: Daq) -> None:
