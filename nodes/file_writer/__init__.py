@@ -24,6 +24,7 @@ from sisockdaq.base import DataNodeServer
 from sisockdaq.conversion.badpixels import find_bad_pixels
 from sisockdaq.errors import ConfigurationError
 from sisockdaq.frames import Consumer, Description, make_consumer
+from sisockdaq.frames.tables import MASK, find_tables
 from sisockdaq.nexus.checks import CheckName, Severity
 from sisockdaq.nexus.engine import WriterEngine
 from sisockdaq.nexus.facts import (
@@ -267,8 +268,13 @@ class FileWriter(DataNodeServer):
         """Return the mask of a source's images: gaps and the site's mask, and what the source itself says is bad."""
         site = self.site
         known = None if site is None else site_mask(site, present_detector(site, source))
-        bad = None if self.state is None else find_bad_pixels(self.state.path, source)
-        return joined_masks(known, bad)
+        if self.state is None:
+            return known
+        told = self._tables_of(source).get(MASK)
+        return joined_masks(joined_masks(known, told), find_bad_pixels(self.state.path, source))
+
+    def _tables_of(self, source: Description) -> Mapping[str, npt.NDArray[Any]]:
+        return find_tables(self.state.path, source) if self.state is not None else {}
 
     def _begin_acquisitions(self) -> None:
         facts: dict[str, Any] = {}
@@ -294,6 +300,7 @@ class FileWriter(DataNodeServer):
             meta=facts,
             checks=options.checks,
             mask_of=self._mask_of,
+            tables_of=self._tables_of,
             geometry_of=None if site is None else lambda source: try_geometry(site, source),
             allowed=[self._folder(place) for place in options.allowed],
             user_id=options.writer_user_id,

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -21,6 +22,7 @@ import numpy.typing as npt
 
 from sisockdaq.errors import AcquisitionRefused, FrameSourceError
 from sisockdaq.frames.stream2 import EncodedArray, OtherMessage, StartMessage
+from sisockdaq.frames.tables import LOOKUP
 from sisockdaq.jungfraujoch.results import Announced, announced_results, scalar
 
 __all__ = ["MOST_IMAGES", "Header", "calibration_arrays", "default_error_value", "image_time", "parse_start", "plain"]
@@ -32,6 +34,12 @@ _MOST_PIXELS = 2**27
 """Pixels of the largest image that is written: eight times the largest detector in use."""
 
 _MOST_PER_FILE = 10_000_000
+
+_LARGEST_TABLE = 2**28
+"""Bytes of a table that is not one of pixels."""
+
+_NO_FACTS = ("user_data", "pixel_mask", "flatfield", LOOKUP)
+"""Keys of a start message that have a place of their own."""
 
 _DTYPES = {f"{kind}{bits}" for kind in ("uint", "int") for bits in (8, 16, 32, 64)} | {"float32", "float64"}
 
@@ -64,6 +72,8 @@ class Header:
         (ny, nx)
     flatfield : ndarray, optional
         (ny, nx)
+    tables : dict of str to ndarray
+        What else the start message says of the pixels: the table of the count rate's correction.
     user_data : Any
         What the user gave for this run; None when nothing.
     announced : Announced
@@ -82,6 +92,7 @@ class Header:
     facts: dict[str, Any] = field(default_factory=dict)
     mask: npt.NDArray[np.uint32] | None = None
     flatfield: npt.NDArray[Any] | None = None
+    tables: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
     user_data: Any = None
     announced: Announced = field(default_factory=Announced)
 
@@ -116,6 +127,10 @@ def parse_start(message: StartMessage, fallback_prefix: str | None = None) -> He
     flat = _first(fields.get("flatfield"))
     if flat is not None:
         header.flatfield = _checked("flatfield", flat, header.shape, reasons)
+    lookup = _first(fields.get(LOOKUP))
+    if lookup is not None and lookup.nbytes <= _LARGEST_TABLE:
+        with suppress(FrameSourceError):  # a damaged one costs no series: nothing is computed with it
+            header.tables[LOOKUP] = _native(lookup.array())
     header.announced = announced_results(fields)
     header.user_data = _appendix(fields, user)
     header.facts = _facts(fields, user)
@@ -269,7 +284,7 @@ def _native(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 def _facts(fields: Mapping[str, Any], user: Any) -> dict[str, Any]:
     """Return what goes into the master file: everything but arrays and what the writer itself is told."""
-    facts = {key: plain(value) for key, value in fields.items() if key not in ("user_data", "pixel_mask", "flatfield")}
+    facts = {key: plain(value) for key, value in fields.items() if key not in _NO_FACTS}
     facts = {key: value for key, value in facts.items() if value is not None}
     cell = facts.get("unit_cell")
     if not (isinstance(cell, Mapping) and all(_is_number(cell.get(name)) for name in _CELL)):

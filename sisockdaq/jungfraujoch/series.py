@@ -142,7 +142,7 @@ class Series:
         self._on_closed = on_closed
         self._metadata = Metadata()
         self._results: ImageResults | None = None
-        self._calibration: dict[str, npt.NDArray[Any]] = {}
+        self._calibration: dict[str, npt.NDArray[Any]] = dict(header.tables)
         self._packer: Packer | None = None
         self._waiting: deque[PackedFrame] = deque()
         self._highest = -1

@@ -24,7 +24,7 @@ from sisockdaq.nexus.layout import ImagePlan
 from sisockdaq.nexus.nxmx import MasterContent
 from sisockdaq.nexus.packing import Packer
 from sisockdaq.nexus.resuming import ledger_of_files
-from sisockdaq.nexus.starting import all_facts, file_plan, fitting_mask, place_of, raw_folder
+from sisockdaq.nexus.starting import all_facts, file_plan, fitting_mask, pixel_tables, place_of, raw_folder
 
 __all__ = ["DRAIN_WAIT", "Filing"]
 
@@ -66,6 +66,7 @@ class Filing(TakingUp):
         source = setting.image
         image = ImagePlan.from_description(source, setting.compression)
         plan = file_plan(setting, self.options)
+        flatfield, calibration = pixel_tables(self.options, source)
         content = MasterContent(
             request.acquisition,
             image,
@@ -73,6 +74,8 @@ class Filing(TakingUp):
             frames_requested=request.frames,
             started=time.time(),
             mask=fitting_mask(self.options, source),
+            flatfield=flatfield,
+            calibration=calibration,
         )
         for name in sorted(self._results.keys() - {each.source for each in setting.results}):
             self._progress.note(f"without results of {name}: it is not attached")
@@ -119,7 +122,7 @@ class Filing(TakingUp):
         try:
             with self._as_user:
                 facts = all_facts(self.options, source, record.request)
-                files.describe(facts, fitting_mask(self.options, source))
+                files.describe(facts, fitting_mask(self.options, source), *pixel_tables(self.options, source))
         except (SisockdaqError, ValueError, OSError) as error:
             self._handle(life.WriteFailed(str(error)))
 

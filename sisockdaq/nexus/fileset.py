@@ -369,15 +369,28 @@ class AcquisitionFiles:
         rows.update({number: entry.file.rows for number, entry in self._open.items()})
         return [(self._data_path(number).name, rows[number]) for number in sorted(rows)]
 
-    def describe(self, meta: Mapping[str, Any], mask: npt.NDArray[np.uint32] | None = None) -> None:
-        """Replace the facts about the experiment, under Stream V2 names, before or while images come; and the mask.
+    def describe(
+        self,
+        meta: Mapping[str, Any],
+        mask: npt.NDArray[np.uint32] | None = None,
+        flatfield: npt.NDArray[Any] | None = None,
+        calibration: Mapping[str, npt.NDArray[Any]] | None = None,
+    ) -> None:
+        """Replace the facts about the experiment, under Stream V2 names, before or while images come; and the tables.
 
         An integrated master has its structure from its first image on: new values come into it at its end, facts that
         it has no place for are left out.
         """
         if meta == self._content.meta:
             return
-        self._content = replace(self._content, meta=meta, mask=self._content.mask if mask is None else mask)
+        before = self._content
+        self._content = replace(
+            before,
+            meta=meta,
+            mask=before.mask if mask is None else mask,
+            flatfield=before.flatfield if flatfield is None else flatfield,
+            calibration={**before.calibration, **(calibration or {})},
+        )
         if not self._newest:
             self.plan = _settled(self.plan, self._content)
             self._content = replace(self._content, plan=self.plan)

@@ -53,6 +53,8 @@ class EngineOptions:
         Returns the pixel mask for the images of a source, instead of `mask`; raises `MaskError` when none fits.
     geometry_of : callable, optional
         Tries the site's geometry on the images of a source; raises `GeometryError` when it does not fit.
+    tables_of : callable, optional
+        Returns what the sender of a source's images says of every pixel (`frames.tables`); raises `MaskError`.
     journal : Path, optional
         File that remembers all acquisitions, the one under way included; without it, memory does.
     """
@@ -73,4 +75,5 @@ class EngineOptions:
     checks: Mapping[CheckName, Severity] = field(default_factory=dict)
     mask_of: Callable[[Description], npt.NDArray[np.uint32] | None] | None = None
     geometry_of: Callable[[Description], None] | None = None
+    tables_of: Callable[[Description], Mapping[str, npt.NDArray[Any]]] | None = None
     journal: Path | None = None

@@ -15,6 +15,7 @@ from sisockdaq import acquisition as life
 from sisockdaq.errors import AcquisitionRefused, MaskError, SisockdaqError
 from sisockdaq.frames.messages import Description
 from sisockdaq.frames.raw import CAN_RECORD
+from sisockdaq.frames.tables import FLATFIELD, MASK
 from sisockdaq.nexus.checks import CheckName, divided, folder_obstacles, request_obstacles, space_obstacle
 from sisockdaq.nexus.identity import user_obstacle
 from sisockdaq.nexus.journal import Unfinished
@@ -22,7 +23,16 @@ from sisockdaq.nexus.layout import DataFilePlan, ImagePlan, ResultsPlan
 from sisockdaq.nexus.options import EngineOptions
 from sisockdaq.nexus.placing import Place, find_place
 
-__all__ = ["all_facts", "completed", "file_plan", "fitting_mask", "place_of", "raw_folder", "refuse_obstacles"]
+__all__ = [
+    "all_facts",
+    "completed",
+    "file_plan",
+    "fitting_mask",
+    "pixel_tables",
+    "place_of",
+    "raw_folder",
+    "refuse_obstacles",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -105,6 +115,19 @@ def fitting_mask(options: EngineOptions, source: Description) -> npt.NDArray[np.
     except SisockdaqError as error:
         _log.warning("files without a pixel mask: %s", error)
         return None
+
+
+def pixel_tables(
+    options: EngineOptions, source: Description
+) -> tuple[npt.NDArray[Any] | None, dict[str, npt.NDArray[Any]]]:
+    """Return the flat field that came with the images, and what else did; without what cannot be read."""
+    try:
+        found = dict(options.tables_of(source)) if options.tables_of is not None else {}
+    except SisockdaqError as error:
+        _log.warning("files without flat field: %s", error)
+        return None, {}
+    found.pop(MASK, None)
+    return found.pop(FLATFIELD, None), found
 
 
 def file_plan(setting: Unfinished, options: EngineOptions) -> DataFilePlan:

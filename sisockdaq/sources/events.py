@@ -25,6 +25,8 @@ class SeriesStart:
         What is known of detector and beam, JSON-able, by Stream V2's names and units.
     shape, dtype
         Of the images, where announced.
+    tables : mapping of name → ndarray
+        What is known of every pixel (`frames.tables`).
     """
 
     name: str
@@ -33,6 +35,7 @@ class SeriesStart:
     meta: dict[str, Any] = field(default_factory=dict)
     shape: tuple[int, ...] | None = None
     dtype: np.dtype[Any] | None = None
+    tables: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

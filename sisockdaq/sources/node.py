@@ -24,6 +24,7 @@ from twisted.logger import Logger
 from sisockdaq.base import DataNodeServer
 from sisockdaq.errors import ConfigurationError, SisockdaqError
 from sisockdaq.frames import Description, FrameHeader, Producer, make_producer
+from sisockdaq.frames.tables import keep_tables
 from sisockdaq.sources.events import Feed, SampleBlock
 from sisockdaq.sources.pump import FramePump, PumpSettings
 
@@ -130,6 +131,7 @@ class SourceNode(DataNodeServer):
             dtype=np.dtype(dtype) if dtype else None,
             follow_series=options.series_as_acquisitions,
             meta=meta,
+            keep_tables=self._keep_tables if self.state is not None else None,
             **settings,
         )
 
@@ -192,6 +194,10 @@ class SourceNode(DataNodeServer):
     def ledger(self) -> dict[str, Any]:
         """Return the source's part of the ledger of the acquisition that ended last; {} before (role control)."""
         return dict(self.pump.last_counts) if self.pump is not None else {}
+
+    def _keep_tables(self, tables: Mapping[str, npt.NDArray[Any]]) -> str:
+        assert self.state is not None
+        return keep_tables(self.state.path, str(self.name), tables)
 
     def _make_ring(self, description: Description) -> Producer:
         assert self.state is not None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ import numpy.typing as npt
 from sisockdaq.errors import AcquisitionRefused, FrameSourceError, SisockdaqError
 from sisockdaq.frames.bus import Producer, Request
 from sisockdaq.frames.messages import Arm, Description, End, FrameHeader, Start, Stop
+from sisockdaq.frames.tables import KEY
 from sisockdaq.sources._measure import measure, warm_up
 from sisockdaq.sources.books import Books, Outcome
 from sisockdaq.sources.events import Event, Feed, Image, SampleBlock, SeriesEnd, SeriesStart
@@ -55,6 +56,8 @@ class PumpSettings:
         Of the images, where known before the first.
     meta : dict
         What is known of the detector before a series says more.
+    keep_tables : callable, optional
+        Keeps what a series says of every pixel (`frames.tables`); returns the file's name for the description.
     """
 
     consecutive: bool = True
@@ -63,6 +66,7 @@ class PumpSettings:
     shape: tuple[int, ...] | None = None
     dtype: np.dtype[Any] | None = None
     meta: dict[str, Any] | None = None
+    keep_tables: Callable[[Mapping[str, npt.NDArray[Any]]], str] | None = None
 
 
 def default_fill(dtype: np.dtype[Any]) -> float:
@@ -276,12 +280,23 @@ class FramePump:
             self._mark(self._books.end_series("a new series began", self.feed.counters()))
         self.series = event.name
         self._meta = {**(self.settings.meta or {}), **event.meta}
+        self._keep_tables(event)
         if event.shape is not None and event.dtype is not None:
             self._fit(event.shape, event.dtype)
         self._describe()
         self._books.begin_series(event.first, event.frames)
         if self.settings.follow_series and self._books.acquisition is None and self._producer is not None:
             self._mark(self._books.arm(Arm(event.name, event.frames, dict(event.meta)), self.feed.counters()))
+
+    def _keep_tables(self, event: SeriesStart) -> None:
+        """Keep mask and flat field for who makes files; without them the images are still worth taking."""
+        self._meta.pop(KEY, None)  # only we name files
+        if not event.tables or self.settings.keep_tables is None:
+            return
+        try:
+            self._meta[KEY] = self.settings.keep_tables(event.tables)
+        except SisockdaqError as error:
+            _log.warning("%s: %s", self.name, error)
 
     def _describe(self) -> None:
         """Tell consumers what a series says of the detector."""

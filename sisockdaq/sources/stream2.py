@@ -24,6 +24,7 @@ from zmq.utils.monitor import recv_monitor_message
 from sisockdaq.errors import FrameSourceError
 from sisockdaq.frames.stream2 import EncodedArray, EndMessage, ImageMessage, StartMessage, decode
 from sisockdaq.frames.stream2_bus import OUR_KEY
+from sisockdaq.frames.tables import FLATFIELD, LOOKUP, MASK
 from sisockdaq.sources.events import Event, Image, SeriesEnd, SeriesStart
 
 __all__ = ["Stream2Feed"]
@@ -35,6 +36,12 @@ _AT_ONCE = 64
 
 _ENDS_WITHIN = 5.0
 """Time after the first socket's end in which those of the others are waited for [s]."""
+
+_TABLES: dict[str, str | None] = {MASK: "<u4", FLATFIELD: "<f4", LOOKUP: None}
+"""Arrays of a start message that are carried to the files, and their type there; None: as they come."""
+
+_LARGEST_TABLE = 2**30
+"""Bytes of such an array at most."""
 
 _Series = tuple[int, str]
 
@@ -157,8 +164,29 @@ class Stream2Feed:
                 meta=facts,
                 shape=message.shape,
                 dtype=_dtype(message.fields.get("image_dtype")),
+                tables=self._tables(message),
             )
         )
+
+    def _tables(self, message: StartMessage) -> dict[str, npt.NDArray[Any]]:
+        """Return what a start message says of the pixels of the channel that is taken; damaged arrays are left out."""
+        found: dict[str, npt.NDArray[Any]] = {}
+        for name, dtype in _TABLES.items():
+            given = message.fields.get(name)
+            if isinstance(given, Mapping):
+                given = given.get(self._channel) if self._channel is not None else next(iter(given.values()), None)
+            if not isinstance(given, EncodedArray) or given.nbytes > _LARGEST_TABLE:
+                continue
+            if name != LOOKUP and message.shape is not None and given.shape != message.shape:
+                _log.warning("the %s of the start message is %s, images are %s", name, given.shape, message.shape)
+                continue
+            try:
+                array = given.array()
+            except FrameSourceError as error:
+                _log.warning("the %s of the start message: %s", name, error.message)
+                continue
+            found[name] = np.ascontiguousarray(array, dtype or array.dtype.newbyteorder("="))
+        return found
 
     def _begin(self, series: _Series) -> None:
         self._series, self._ends, self._end_by = series, 0, None

@@ -21,10 +21,13 @@ def test_a_series_of_jungfraujoch(sender: Sender, start_writer: StartWriter, tmp
     writer = start_writer()
     mask = np.zeros(SHAPE, "<u4")
     mask[3, 5] = 1
+    flat, lookup = np.linspace(0.9, 1.1, mask.size, dtype="<f4").reshape(SHAPE), np.arange(64, dtype="<u4")
     cell = {"a": 78.0, "b": 78.0, "c": 39.0, "alpha": 90.0, "beta": 90.0, "gamma": 90.0}
     sender.send(start("lyso/run", unit_cell=cell, sample_name="lysozyme", detector_distance=0.155, frame_time=0.001,
                       incident_energy=12400.0, beam_center_x=24.5, pixel_size_x=75e-6, pixel_size_y=75e-6,
-                      pixel_mask={"default": tagged(mask)}, error_value=65534, later_key={"x": [1, 2]}))  # fmt: skip
+                      pixel_mask={"default": tagged(mask)}, flatfield={"default": tagged(flat)},
+                      countrate_correction_lookup_table=tagged(lookup), error_value=65534,
+                      later_key={"x": [1, 2]}))  # fmt: skip
     pedestal = np.full(SHAPE, 7, "<u2")
     sender.send({"type": "calibration", "data": {"pedestal_G0": tagged(pedestal)}})
     sender.send(*(frame(index, packets_expected=64, packets_received=64) for index in range(10)))
@@ -39,7 +42,9 @@ def test_a_series_of_jungfraujoch(sender: Sender, start_writer: StartWriter, tmp
     with h5py.File(folder / "run_master.h5") as file:
         detector = file["entry/instrument/detector"]
         np.testing.assert_array_equal(detector["pixel_mask"], mask)
+        np.testing.assert_array_equal(detector["flatfield"], flat)
         np.testing.assert_array_equal(detector["calibration/pedestal_G0"], pedestal)
+        np.testing.assert_array_equal(detector["calibration/countrate_correction_lookup_table"], lookup)
         assert detector["detector_distance"][()] == 0.155
         assert detector["error_value"][()] == 65534
         assert detector["detectorSpecific/nimages"][()] == 10

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -231,3 +232,19 @@ def test_each_check_refuses_or_warns_as_the_site_says(tmp_path: Path) -> None:
         with pytest.raises(AcquisitionRefused, match="cannot start") as refusal:
             engine.start(Request("next", 3))
         assert refusal.value.reasons == ["the PONI file is not whole"]
+
+
+@pytest.mark.parametrize("severity", ["refuse", "warn", "off", None])
+def test_small_buffers_of_the_receiver_refuse_or_warn(tmp_path: Path, severity: str | None) -> None:
+    small = "the kernel granted 208 KiB of receive buffer, 32 MiB wanted   → sysctl -w net.core.rmem_max=33554432"
+    warned = replace(data.IMAGES, meta={**data.IMAGES.meta, "warnings": {"buffers": small}})
+    with running(tmp_path, checks={} if severity is None else {"buffers": severity}) as (sources, engine):
+        sources.images.describe(warned)
+        wait_for(lambda: engine._descriptions[None].meta.get("warnings"), "the warning")
+        if severity == "refuse":
+            with pytest.raises(AcquisitionRefused) as refusal:
+                engine.start(Request("run", 3))
+            assert refusal.value.reasons == [small]
+        else:
+            engine.start(Request("run", 3))
+            assert finished(engine)["warnings"] == ([] if severity == "off" else [small])

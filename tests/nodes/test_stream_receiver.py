@@ -16,9 +16,13 @@ from sisockdaq.frames import NO_ACQUISITION, Arm, Attached, Detached, End, Settl
 from sisockdaq.testing.network import Network
 from sisockdaq.testing.waiting import wait_until
 from tests.sources.rig import consumer_of, frames_of, picture, record_to_archive, take
-from tests.sources.sender import DATE, Sender
+from tests.sources.sender import DATE, Sender, typed
 
 SHAPE = (20, 30)
+MASK = np.where(np.arange(600).reshape(SHAPE) % 97 == 3, np.uint32(2), np.uint32(0))
+FLAT = np.linspace(0.9, 1.1, 600, dtype=np.float32).reshape(SHAPE)
+LOOKUP = np.arange(64, dtype=np.uint32).reshape(2, 32)
+"""What a detector tells of its pixels."""
 
 
 def start(network: Network, sender: Sender, **options: Any) -> Any:
@@ -64,7 +68,11 @@ def test_facts_that_come_after_arming_are_in_the_file(network: Network, tmp_path
         start(network, sender, shape=SHAPE, dtype="uint16")
 
         def send() -> None:
-            sender.start(1, SHAPE, "uint16", 3, beam_center_x=12.5, count_time=0.02, detector_serial_number="E-1")
+            tables = {"pixel_mask": MASK, "flatfield": FLAT, "countrate_correction_lookup_table": LOOKUP}
+            told = {key: {"1": typed(value, "none")} for key, value in tables.items()}
+            told["countrate_correction_lookup_table"] = typed(LOOKUP, "bslz4")
+            facts = {"beam_center_x": 12.5, "count_time": 0.02, "detector_serial_number": "E-1"}
+            sender.start(1, SHAPE, "uint16", 3, **facts, **told)
             for number in range(3):
                 sender.image(number, picture(number))
             sender.end()
@@ -78,6 +86,10 @@ def test_facts_that_come_after_arming_are_in_the_file(network: Network, tmp_path
         assert instrument["detector/beam_center_x"][()] == 12.5
         assert instrument["detector/serial_number"][()] == b"E-1"
         assert instrument["detector/count_time"][()] == 0.5  # who starts an acquisition has the last word
+        np.testing.assert_array_equal(instrument["detector/pixel_mask"], MASK)
+        np.testing.assert_array_equal(instrument["detector/flatfield"], FLAT)
+        found = instrument["detector/calibration/countrate_correction_lookup_table"]
+        np.testing.assert_array_equal(found, LOOKUP)
     image = network.client.image("receiver::image", run="run_1", frame=2)
     np.testing.assert_array_equal(image.values, picture(2))
 

@@ -215,6 +215,28 @@ def test_a_deployment_is_followed(std_daq: Rig) -> None:
     assert last["stats"]["start_time"] <= last["stats"]["stop_time"]
 
 
+def test_a_deployment_that_hangs_is_told(std_daq: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sisockdaq.gateways.std_daq.config.APPLYING", 0.5)
+    std_daq.receiver.hang.clear()
+    with pytest.raises(StdDaqAdminException, match="std_daq_receiver"):
+        std_daq.client.set_config({"bit_depth": 32})
+    failed = std_daq.client.get_deployment_status()
+    assert failed["status"] == "ERROR"
+    assert "std_daq_receiver" in failed["message"]
+    assert failed["servers"]["std_daq_writer"] == "Done"
+    std_daq.receiver.hang.set()
+    assert std_daq.client.set_config({"bit_depth": 16})["bit_depth"] == 16
+    assert std_daq.client.get_deployment_status()["status"] == "SUCCESS"
+
+
+def test_without_a_receiver_there_is_no_configuration(network: Network) -> None:
+    with rig(network, receiver="nobody") as lonely:
+        deployment = lonely.client.get_deployment_status()
+        assert (deployment["status"], deployment["message"]) == ("UNKNOWN", "No config available")
+        with pytest.raises(StdDaqAdminException, match="nobody"):
+            lonely.client.get_config()
+
+
 def test_the_users_choice_and_the_id_outlive_the_gateway(network: Network) -> None:
     with rig(network) as one:
         one.client.set_config({"writer_user_id": 77})
