@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from zipfile import BadZipFile
 
 import numpy as np
@@ -47,9 +47,9 @@ def keep_tables(folder: Path, source: str, tables: Mapping[str, npt.NDArray[Any]
     try:
         if not path.exists():
             folder.mkdir(parents=True, exist_ok=True)
-            part = path.with_suffix(".part")
+            part, arrays = path.with_suffix(".part"), cast(dict[str, Any], dict(tables))
             with part.open("wb") as file:
-                np.savez(file, **dict(tables))
+                np.savez(file, **arrays)
             part.replace(path)
         path.touch()
         _forget_older(folder, source)

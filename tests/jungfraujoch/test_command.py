@@ -25,6 +25,9 @@ from sisockdaq.testing import wait_until
 from tests.jungfraujoch.conftest import images_of
 from tests.jungfraujoch.sender import Sender, frame, image, start, tagged
 
+START = 40.0
+"""Time for a process to begin on a machine that does much else [s]."""
+
 BASE = [sys.executable, "-m", "sisockdaq.jungfraujoch"]
 
 
@@ -39,7 +42,7 @@ def running(sender: Sender, root: Path, *options: str, before: str = "") -> Iter
     log = root.parent / "log"
     with log.open("w") as stream, subprocess.Popen(command, stderr=stream) as process:
         try:
-            found = wait_until(lambda: re.search(r"http://\S+(?=/status)", log.read_text()))
+            found = wait_until(lambda: re.search(r"http://\S+(?=/status)", log.read_text()), START, "the command")
             address = found[0]
             wait_until(lambda: ask(address, "/status")["connected"] == 1)
             yield (lambda path, **more: ask(address, path, **more)), process, address
