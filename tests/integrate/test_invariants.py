@@ -106,9 +106,9 @@ def test_the_kernel_is_compiled_once_for_all_inputs() -> None:
     expected = invariants.of(curve, curve).values
     frozen = curve.copy()
     frozen.flags.writeable = False
-    for given in (frozen, np.repeat(curve, 2)[::2], curve.astype(">f8")):
-        np.testing.assert_array_equal(invariants.of(given, given).values, expected)
-        np.testing.assert_array_equal(invariants.of(np.stack([given] * 2, axis=1).T, None).values[1, :3], expected[:3])
+    for curves in (frozen, np.repeat(curve, 2)[::2], curve.astype(">f8")):
+        np.testing.assert_array_equal(invariants.of(curves, curves).values, expected)
+        np.testing.assert_array_equal(invariants.of(np.stack([curves] * 2, axis=1).T, None).values[1, :3], expected[:3])
     assert len(_invariants.reduce_curves.signatures) == 1
 
 

@@ -79,6 +79,8 @@ class ReducedFile:
         All of ``reduction/input`` (of a NXcanSAS file: the terms of its process).
     process : dict of str
         Program, version, date, reference, note.
+    names : dict of str
+        What the file says of them: title, instrument, laboratory, source_type, probe, sample.
     """
 
     path: Path
@@ -93,6 +95,7 @@ class ReducedFile:
     products: dict[str, ReducedProduct]
     parameters: dict[str, Any] = field(default_factory=dict)
     process: dict[str, str] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
 
     @property
     def product(self) -> ReducedProduct:
@@ -153,6 +156,11 @@ def _children(group: h5py.Group, nx_class: str) -> Iterator[tuple[str, h5py.Grou
         found = group.get(name)
         if isinstance(found, h5py.Group) and _class(found) == nx_class:
             yield name, found
+
+
+def _only(group: h5py.Group, nx_class: str) -> h5py.Group | None:
+    """Return the first child of a class."""
+    return next((each for _, each in _children(group, nx_class)), None)
 
 
 def _methods(entry: h5py.Group) -> Iterator[tuple[str, str, h5py.Group]]:
@@ -219,7 +227,21 @@ class _Reader:
             own if self._own is not None and self._own == self._entry.get("frames") else {},
             products,
             *self._process(),
+            self._names(),
         )
+
+    def _names(self) -> dict[str, str]:
+        instrument = _only(self._entry, "NXinstrument")
+        source = None if instrument is None else _only(instrument, "NXsource")
+        places = {
+            "title": (self._entry, "title"),
+            "instrument": (instrument, "name"),
+            "sample": (_only(self._entry, "NXsample"), "name"),
+            "laboratory": (source, "name"),
+            "source_type": (source, "type"),
+            "probe": (source, "probe"),
+        }
+        return {key: as_text(group[name]) for key, (group, name) in places.items() if group and name in group}
 
     def _numbers(self) -> dict[str, npt.NDArray[Any]]:
         """Return what there is of each frame beside its intensities."""
