@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from sisockdaq.calibration._numbers import scaled
 from sisockdaq.calibration.geometry import Geometry
-from sisockdaq.calibration.readers import Hints, from_facts
+from sisockdaq.calibration.readers import Hints, count_of, from_facts
 from sisockdaq.errors import GeometryError
 
 __all__ = ["read_nxmx"]
@@ -43,7 +43,14 @@ def read_nxmx(path: Path, hints: Hints) -> Geometry:
     """
     import h5py
 
-    with h5py.File(path, "r", locking=False) as file:
+    try:
+        return _read(h5py.File(path, "r", locking=False), path, hints)
+    except (KeyError, IndexError, RuntimeError, TypeError, ValueError) as error:  # what broken links and types provoke
+        raise GeometryError(f"{path}: cannot be read as NXmx: {error}", remedy="give a master file of NXmx") from None
+
+
+def _read(opened: Any, path: Path, hints: Hints) -> Geometry:
+    with opened as file:
         reader = _Reader(file, str(path))
         facts, detector = reader.facts(), reader.text(reader.detector, "description")
         axes = reader.axes() if {"pixel_size_x", "pixel_size_y"} <= set(facts) else None
@@ -126,7 +133,7 @@ class _Reader:
         if name not in group:
             return None
         item = group[name]
-        values = np.asarray(item[()], dtype=np.float64).ravel() if item.dtype.kind in "fiu" else np.zeros(0)
+        values = _numbers(item)
         if not values.size:
             return None
         if values.size > 1 and not np.allclose(values, values[0], rtol=1e-6, atol=0):
@@ -142,8 +149,10 @@ class _Reader:
         if name not in self.detector:
             return None
         item = self.detector[name]
-        unit = _attribute(item, "units")
-        value = float(np.asarray(item[()], dtype=np.float64).ravel()[0])
+        values, unit = _numbers(item), _attribute(item, "units")
+        if not values.size:
+            return None
+        value = float(values[0])
         if unit.lower() in ("", "pixel", "pixels", "px", "1"):
             return value
         if pixel is None:
@@ -151,13 +160,14 @@ class _Reader:
         return scaled(value, unit, "length", str(item.name), self.origin) / pixel
 
     def _shape(self) -> tuple[float | None, float | None]:
-        for name in ("detectorSpecific/y_pixels_in_detector", "y_pixels_in_detector"):
-            if name in self.detector:
-                across = self.detector[name.replace("y_", "x_")][()]
-                return float(np.ravel(self.detector[name][()])[0]), float(np.ravel(across)[0])
-        sizes = [module["data_size"] for module in self._modules() if "data_size" in module]
+        for place in ("detectorSpecific/", ""):
+            found = [self.detector.get(f"{place}{axis}_pixels_in_detector") for axis in "yx"]
+            counts = [_numbers(item) for item in found if item is not None]
+            if len(counts) == 2 and counts[0].size and counts[1].size:
+                return float(counts[0][0]), float(counts[1][0])
+        sizes = [_numbers(module["data_size"]) for module in self._modules() if "data_size" in module]
         if len(sizes) == 1 and sizes[0].size >= 2:
-            return float(sizes[0][()].ravel()[-2]), float(sizes[0][()].ravel()[-1])
+            return float(sizes[0][-2]), float(sizes[0][-1])
         mask = self.detector.get("pixel_mask")
         if getattr(mask, "ndim", 0) >= 2:
             return float(mask.shape[-2]), float(mask.shape[-1])
@@ -212,8 +222,10 @@ class _Reader:
         raise _NoChainError("depends_on goes round in a circle")
 
     def _step(self, item: Any) -> _Floats:
-        values = np.asarray(item[()], np.float64).ravel()
-        value = float(values[0]) if values.size else 0.0
+        values = _numbers(item)
+        if not values.size or not np.isfinite(values[0]):
+            raise _NoChainError(f"{item.name} holds no number")
+        value = float(values[0])
         vector = np.asarray(item.attrs.get("vector", (0, 0, 0)), np.float64)
         step = np.eye(4)
         if _attribute(item, "transformation_type") == "rotation":
@@ -243,6 +255,13 @@ def _groups(parent: Any, kind: str, name: str) -> Iterator[Any]:
             yield item
     if not found and name in parent and hasattr(parent[name], "keys"):
         yield parent[name]
+
+
+def _numbers(item: Any) -> _Floats:
+    """Return a dataset's numbers in a row; none where it holds something else."""
+    if getattr(getattr(item, "dtype", None), "kind", "") not in "fiu" or item.shape is None:
+        return np.zeros(0)
+    return np.asarray(item[()], np.float64).ravel()
 
 
 def _attribute(item: Any, name: str) -> str:
@@ -283,7 +302,7 @@ def _leaning(
     turned = np.stack([slow, fast, normal], axis=1)
     rot1, rot2, rot3 = _angles(turned)
     height, width = facts["pixel_size_y"], facts["pixel_size_x"]
-    rows, columns = facts.get("image_size_y"), facts.get("image_size_x")
+    rows, columns = (count_of(facts.get(f"image_size_{axis}")) for axis in "yx")
     wavelength = facts.get("incident_wavelength")
     made = Geometry(
         float(corner @ normal),
@@ -295,7 +314,7 @@ def _leaning(
         wavelength=None if wavelength is None else wavelength / 1e10,
         energy=facts.get("incident_energy"),
         pixel_size=(height, width),
-        shape=(int(rows), int(columns)) if rows and columns else None,
+        shape=(rows, columns) if rows and columns else None,
         detector=detector,
         origin=origin,
         kind="NXmx file",

@@ -35,6 +35,9 @@ _LARGEST_TEXT = 4 * 2**20
 
 _LARGEST_MESSAGE = 2**30
 
+_MOST_PIXELS = 2**20
+"""No side of a detector has more."""
+
 
 @dataclass(frozen=True)
 class Hints:
@@ -357,7 +360,7 @@ def from_facts(facts: Mapping[str, float], hints: Hints, *, origin: str, kind: s
             f"{origin}: does not say where the detector stands: no {', '.join(missing)}",
             remedy="write what is missing into Fit2D's parameters or a PONI file, or give --detector",
         )
-    rows, columns = facts.get("image_size_y"), facts.get("image_size_x")
+    rows, columns = (count_of(facts.get(f"image_size_{axis}")) for axis in "yx")
     wavelength, energy = facts.get("incident_wavelength"), facts.get("incident_energy")
     if wavelength is not None:
         wavelength /= 1e10
@@ -369,8 +372,13 @@ def from_facts(facts: Mapping[str, float], hints: Hints, *, origin: str, kind: s
         pixel_size,
         wavelength=wavelength,
         energy=energy,
-        shape=(int(rows), int(columns)) if rows and columns else hints.shape,
+        shape=(rows, columns) if rows and columns else hints.shape,
         origin=origin,
         kind=kind,
         **more,
     )
+
+
+def count_of(value: float | None) -> int:
+    """Return a number of pixels; 0 where it is none."""
+    return int(value) if value is not None and 0 < value <= _MOST_PIXELS else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import textwrap
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sisockdaq.calibration import Geometry, Hints, from_saxsdog, from_start_message, read_geometry
+from sisockdaq.calibration import Geometry, Hints, check_geometry, from_saxsdog, from_start_message, read_geometry
 from sisockdaq.errors import GeometryError
 from sisockdaq.nexus.layout import ImagePlan
 from sisockdaq.nexus.nxmx import MasterContent, master_tree
@@ -379,3 +380,57 @@ def test_a_missing_file_and_an_unknown_detector(tmp_path):
     (tmp_path / "empty.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + b"\0" * 90)
     with pytest.raises(GeometryError, match="cannot be read"):
         read_geometry(tmp_path / "empty.h5")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+KEYS = ["Geometry", "directDist", "centerX", "centerY", "poni1", "dist", "poni", "type", "wavelength", "tilt",
+        "beam_center_x", "beam_center_y", "detector_distance", "detector_translation", "pixel_size_x", "image_size_x",
+        "image_size_y", "incident_energy", "user_data", "detector_description", "poni_version", "Masks"]  # fmt: skip
+OBJECTS = st.dictionaries(st.sampled_from(KEYS), JSON, max_size=12)
+PLAIN = {key: value for key, value in START.items() if key != "pixel_mask"}
+SPOILED = st.builds(
+    lambda base, changes: {**base, **changes},
+    st.sampled_from([PLAIN, calibration(), Geometry.of_beam(1.0, (9, 9), PIXEL, shape=SHAPE).to_fit2d()]),
+    st.dictionaries(st.sampled_from([*KEYS, "centerY", "Wavelength", "pixelX"]), JSON, max_size=2),
+)
+LINES = st.lists(
+    st.sampled_from(
+        [*PRINTED.splitlines(), "directDist = 1e999", "centerX: nan", "Distance: 1", "Poni1: x", "tilt = "]
+    ),
+    max_size=6,
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.binary(max_size=80)
+    | (OBJECTS | SPOILED).map(lambda found: json.dumps(found).encode())
+    | (OBJECTS | SPOILED).map(cbor2.dumps)
+    | LINES.map(lambda lines: "\n".join(lines).encode())
+)
+def test_whatever_a_file_holds_it_is_read_or_refused_with_a_reason(tmp_path_factory, content):
+    path = tmp_path_factory.getbasetemp() / "anything"
+    path.write_bytes(content)
+    with contextlib.suppress(GeometryError):
+        assert check_geometry(read_geometry(path, Hints(pixel_size=PIXEL))) is not None
+
+
+@pytest.mark.parametrize("value", [np.nan, -1.0, "words", [1.0, 2.0], np.zeros(0), b"bytes", True, h5py.Empty("f8")])
+@pytest.mark.parametrize(
+    "name",
+    ["detector/distance", "detector/beam_center_x", "detector/x_pixel_size", "beam/incident_wavelength",
+     "detector/detectorSpecific/y_pixels_in_detector", "detector/description", "detector/module/module_offset"],
+)  # fmt: skip
+def test_whatever_a_master_holds_it_is_read_or_refused_with_a_reason(master, name, value):
+    with h5py.File(master, "r+") as file:
+        instrument = file["entry/instrument"]
+        attributes = dict(instrument[name].attrs)
+        del instrument[name]
+        instrument[name] = value
+        instrument[name].attrs.update(attributes)
+    with contextlib.suppress(GeometryError):
+        assert check_geometry(read_geometry(master)) is not None
