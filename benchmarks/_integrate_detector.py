@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -32,9 +33,13 @@ def read_all(pixels: Any, index: Any, share: Any) -> int:
 
 
 class SquareDetector:
-    """A square detector with the beam near its middle, a tilt, 1 % of masked pixels, and an image of Poisson noise."""
+    """A square detector with the beam near its middle, a tilt, 1 % of masked pixels, and an image of Poisson noise.
 
-    def __init__(self, side: int) -> None:
+    Its maps are kept in a folder, so that each is made once.
+    """
+
+    def __init__(self, side: int, maps: Path | str) -> None:
+        self.maps = maps
         rng = np.random.default_rng(side)
         self.shape = (side, side)
         self.mask = rng.random(self.shape) < 0.01
@@ -62,6 +67,7 @@ class SquareDetector:
             bins=BINS,
             split=split,
             polarization=0.95,
+            cache=self.maps,
             **options,
         )
 

@@ -1,8 +1,9 @@
 """Azimuthal integration at the API: `Integrator.integrate` against pyFAI's ``integrate1d``, one thread.
 
 The rival is pyFAI's fastest CPU method of the same splitting: every engine it has (histogram, CSR, CSC, LUT, in Cython
-and in Python) is tried first, and the two fastest run in every case. Both integrate the same image with the same mask,
-corrections and bins, in turn; CPU time, medians. The floor is one pass that reads frame and bin map and does nothing.
+and in Python) is tried on 1 Mpix first, and the two fastest run there, the fastest with larger images. Both sides
+integrate the same image with the same mask, corrections and bins, in turn; CPU time, medians.
+The floor is one pass that reads frame and bin map and does nothing.
 Rows with errors end in what they take of the time without.
 
 Rows of two threads, of maps, and of clipping are explained in ``_integrate_threads``, ``_integrate_maps`` and
@@ -17,6 +18,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -40,6 +42,9 @@ _ENGINES = [(algorithm, code) for algorithm in ("histogram", "csr", "csc", "lut"
 _USUAL = [("csr", "cython"), ("csc", "cython")]
 """The fastest engines as a rule, for a quick look."""
 
+_LARGER = {"4 Mpix": 9, "9 Mpix": 5}
+"""Rounds of the sizes at which a call takes longer than a turn."""
+
 
 def run(quick: bool = False) -> list[dict[str, Any]]:
     """Measure in a child with one thread; return the rows."""
@@ -54,28 +59,37 @@ def run(quick: bool = False) -> list[dict[str, Any]]:
 
 def _rows(quick: bool) -> list[dict[str, Any]]:
     """Measure every mode; a quick look takes 1 megapixel of one type only."""
-    rounds = 5 if quick else 15
-    methods = {split: _fastest(split, _USUAL if quick else _ENGINES) for split in SPLITS}
-    rows = []
-    for size, side in SIDES.items():
-        if quick and size != "1 Mpix":
-            break
-        detector = SquareDetector(side)
-        for split in SPLITS:
-            types = (np.uint32,) if quick else (np.uint16, np.uint32)
-            rows += _cases(detector, size, split, types, methods[split], rounds)
-            for errors in (False, True):
-                rows += thread_rows(detector, size, split, errors, rounds)
-            rows += map_rows(detector, size, split)
-        if size == "1 Mpix":
-            clipped: tuple[Split, ...] = ("no",) if quick else ("no", "bbox")
-            rows += clip_rows(detector, detector.geometry, PIXEL, size, rounds, clipped)
+    with tempfile.TemporaryDirectory() as maps:
+        first = SquareDetector(SIDES["1 Mpix"], maps)
+        methods = {split: _fastest(first, split, _USUAL if quick else _ENGINES) for split in SPLITS}
+        rows = [row for split in SPLITS for row in _size(first, "1 Mpix", split, methods[split], 5 if quick else 15)]
+        clipped: tuple[Split, ...] = ("no",) if quick else ("no", "bbox")
+        rows += clip_rows(first, first.geometry, PIXEL, "1 Mpix", 3 if quick else 7, clipped)
+        if quick:
+            return rows
+        for size, rounds in _LARGER.items():
+            detector = SquareDetector(SIDES[size], maps)
+            for split in SPLITS:
+                rows += _size(detector, size, split, methods[split][:1], rounds)
+        return rows
+
+
+def _size(
+    detector: SquareDetector, size: str, split: Split, methods: list[Method], rounds: int
+) -> list[dict[str, Any]]:
+    """Measure one splitting of one size: map, frames, two threads."""
+    pyfai = detector.pyfai()
+    image = detector.counts.astype(np.uint32)
+    rows = map_rows(detector, size, split, detector.rival(pyfai, image, methods[0], errors=False))
+    types = (np.uint16, np.uint32) if size == "4 Mpix" else (np.uint32,)
+    rows += _cases(detector, size, split, types, methods, pyfai, rounds)
+    for errors in (False, True):
+        rows += thread_rows(detector, size, split, errors, rounds)
     return rows
 
 
-def _fastest(split: str, engines: list[tuple[str, str]]) -> list[Method]:
-    """Try engines of pyFAI on 1 Mpix; return the two fastest."""
-    detector = SquareDetector(1024)
+def _fastest(detector: SquareDetector, split: str, engines: list[tuple[str, str]]) -> list[Method]:
+    """Try engines of pyFAI; return the two fastest."""
     image, taken = detector.counts.astype(np.uint32), {}
     for algorithm, code in engines:
         method = (split, algorithm, code)
@@ -88,11 +102,16 @@ def _fastest(split: str, engines: list[tuple[str, str]]) -> list[Method]:
 
 
 def _cases(
-    detector: SquareDetector, size: str, split: Split, types: tuple[Any, ...], methods: list[Method], rounds: int
+    detector: SquareDetector,
+    size: str,
+    split: Split,
+    types: tuple[Any, ...],
+    methods: list[Method],
+    pyfai: Any,
+    rounds: int,
 ) -> list[dict[str, Any]]:
     rows = []
     plain, with_errors = detector.ours(split), detector.ours(split, errors=True)
-    pyfai = {errors: detector.pyfai() for errors in (False, True)}
     words, share = plain.bin_map.index.view(np.uint64), plain.bin_map.share.reshape(-1)
     for dtype in types:
         image = detector.counts.astype(dtype)
@@ -101,10 +120,10 @@ def _cases(
             "errors": partial(with_errors.integrate, image),
             "floor": partial(read_all, image.reshape(-1), words, share),
         }
-        for errors, integrator in pyfai.items():
+        for errors in (False, True):
             for method in methods:
                 name = f"{' '.join(method[1:])} {errors}"
-                calls[name] = detector.rival(integrator, image, method, errors)
+                calls[name] = detector.rival(pyfai, image, method, errors)
         taken = in_turns(calls, rounds)
         for errors in (False, True):
             ours = taken["errors" if errors else "plain"]

@@ -124,7 +124,7 @@ def map_key(
         "detector": [type(detector).__name__, dict(detector.get_config()), int(detector.orientation)],
         "shape": [int(size) for size in pyfai.get_shape()],
         "pixel": [float(detector.pixel1).hex(), float(detector.pixel2).hex()],
-        "options": [unit, split, int(bins), bool(solid_angle), polarization, radial_range, azimuth_range],
+        "options": [unit, split, bins, bool(solid_angle), polarization, radial_range, azimuth_range],
     }
     digest = hashlib.blake2b(json.dumps(words, sort_keys=True, default=str).encode(), digest_size=24)
     corners = None if is_regular(pyfai) else np.asarray(detector.get_pixel_corners())

@@ -389,6 +389,7 @@ class Integrator:
                 yield running.popleft().result()
 
     def _frame(self, image: npt.NDArray[Any]) -> kernels.Frame:
+        image = np.asarray(image)
         if image.shape != self.shape:
             raise ValueError(f"the image has shape {image.shape}, this integrator is for {self.shape}")
         return kernels.prepare(*mark_unusable(image, self.dummy, self.delta_dummy))

@@ -148,7 +148,7 @@ def sum_frame(bin_map: BinMap, frame: Frame, *, errors: bool = False, maximum: b
         return found
 
     found = run_parts(add, parts, threads)
-    entries = banks.reshape(parts, plan.banks, stride, lanes).sum((0, 1))
+    entries = banks.reshape(parts * plan.banks, stride * lanes).sum(0).reshape(stride, lanes)
     unusable = sum(number for _, number in found)
     lost_entries = lost.sum(0) if unusable else None
     signal, variance, lost_weight, lost_count = plan.unfold(entries, lost_entries, bin_map.bins, errors)

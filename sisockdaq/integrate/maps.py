@@ -141,8 +141,8 @@ def build_map(
     ConfigurationError
         For more bins than the maps hold (65534), or none.
     """
-    if not 1 <= bins <= MOST_ENTRIES:
-        raise ConfigurationError(f"bins is {bins}", remedy=f"from 1 to {MOST_ENTRIES}")
+    if not isinstance(bins, int | np.integer) or not 1 <= bins <= MOST_ENTRIES:
+        raise ConfigurationError(f"bins is {bins}", remedy=f"a whole number from 1 to {MOST_ENTRIES}")
     hidden = np.zeros(pixels.centre.size, np.bool_) if mask is None else np.ascontiguousarray(mask).reshape(-1)
     low, high = _range(pixels, hidden, radial_range)
     width = (high - low) / bins

@@ -105,7 +105,7 @@ def choices(draw: st.DrawFn) -> Options:
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(cases(), choices())
 def test_every_combination_of_options_is_pyfais(case: Case, options: Options) -> None:
     given_ours = options.ours(case)

@@ -216,6 +216,9 @@ BAD_OPTIONS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"mask": np.zeros((3, 4))}, MaskError, r"3 × 4 pixels .*the images have 61 × 87"),
     ({"mask": "nowhere.edf"}, MaskError, r"nowhere\.edf: no such mask"),
     ({"bins": 0}, ConfigurationError, "bins is 0"),
+    ({"bins": 10.5}, ConfigurationError, r"bins is 10\.5 .*whole number"),
+    ({"mask": np.full(SHAPE, np.nan)}, MaskError, "hides every pixel"),
+    ({"azimuth_range": (20.0, 20.0)}, GeometryError, "azimuth range from 20 to 20 is empty"),
     ({"bins": 65535}, ConfigurationError, "from 1 to 65534"),
     ({"bins": 65535, "split": "bbox"}, ConfigurationError, "from 1 to 65534"),
     ({"unit": "q_nm"}, GeometryError, '"q_nm" is not a unit .*q_nm'),
@@ -239,5 +242,11 @@ def test_bad_options_are_refused_with_the_reason(options: Any, error: Any, messa
 def test_an_image_of_another_shape_or_type_is_refused() -> None:
     with pytest.raises(ValueError, match=r"shape \(3, 4\), this integrator is for \(61, 87\)"):
         small().integrate(np.zeros((3, 4), np.uint16))
+    with pytest.raises(ValueError, match=r"shape \(2, 61, 87\)"):
+        small().integrate(np.zeros((2, *SHAPE), np.uint16))
+    with pytest.raises(ValueError, match=r"shape \(2,\)"):
+        small().integrate([1, 2])  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="complex128"):
         small().integrate(np.zeros(SHAPE, complex))
+    with pytest.raises(TypeError, match="<U1"):
+        small().integrate(np.full(SHAPE, "a"))
