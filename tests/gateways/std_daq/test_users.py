@@ -65,8 +65,9 @@ def client(place: Path, folder: Path) -> Iterator[StdDaqClient]:
         network.start(FakeReceiver, name="receiver")
         for each in (network.state.path, *network.state.path.rglob("*")):
             shutil.chown(each, NOBODY.pw_uid, NOBODY.pw_gid)
-        network.start_process(NobodysWriter, name="writer", directory=str(folder), frames="receiver", results=[])
-        wait_until(lambda: attached(network), 20, "the writer to have its source")
+        options = {"directory": str(folder), "frames": "receiver", "results": []}
+        network.start_process(NobodysWriter, name="writer", wait=False, **options)
+        wait_until(lambda: attached(network), 80, "the writer to have its source")  # it imports and compiles, too
         host = run_gateway(network, "std_daq", writer="writer", receiver="receiver")
         yield StdDaqClient(url_base=f"http://127.0.0.1:{host.gateway.port}")  # type: ignore[attr-defined]
         in_reactor(host.stop)
