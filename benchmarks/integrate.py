@@ -30,7 +30,7 @@ from benchmarks._integrate_clip import clip_rows
 from benchmarks._integrate_detector import PIXEL, SIDES, SPLITS, Method, Split, SquareDetector, read_all
 from benchmarks._integrate_maps import map_rows
 from benchmarks._integrate_threads import thread_rows
-from benchmarks._turns import cpu_time, in_turns
+from benchmarks._turns import in_turns
 
 _ONE_THREAD = {
     "OMP_NUM_THREADS": "1",
@@ -89,16 +89,17 @@ def _size(
 
 
 def _fastest(detector: SquareDetector, split: str, engines: list[tuple[str, str]]) -> list[Method]:
-    """Try engines of pyFAI; return the two fastest."""
-    image, taken = detector.counts.astype(np.uint32), {}
+    """Try engines of pyFAI in turn; return the two fastest."""
+    image, calls = detector.counts.astype(np.uint32), {}
     for algorithm, code in engines:
         method = (split, algorithm, code)
-        pyfai = detector.pyfai()
-        call = detector.rival(pyfai, image, method, errors=False)
+        call = detector.rival(detector.pyfai(), image, method, errors=False)
         chosen = call().method
         if (chosen.split_lower, chosen.algo_lower, chosen.impl_lower) == method:  # else pyFAI has no such engine
-            taken[method] = min(cpu_time(call) for _ in range(3))
-    return sorted(taken, key=lambda method: taken[method])[:2]
+            calls[" ".join(method)] = call
+    taken = in_turns(calls, 3)
+    first, second = (name.split() for name in sorted(taken, key=lambda name: taken[name])[:2])
+    return [(first[0], first[1], first[2]), (second[0], second[1], second[2])]
 
 
 def _cases(
