@@ -2,7 +2,7 @@
 
 The conversion goes through the frame in blocks that stay in the processor's near caches. In each block all pixels are
 first taken for stage G0, which most of most frames are: that loop has no branch and runs at the speed of memory. The
-others, whose places are gathered without a branch as well, are then done again with the maps of their own stage, so
+others, whose places are read off words of bits, one a pixel, are then done again with the maps of their own stage, so
 that the maps of G1 and G2 are only read where they are needed.
 """
 
@@ -13,7 +13,9 @@ from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
 
 __all__ = ["BLOCK", "add_dark", "to_floats", "to_integers", "warm_up"]
 
@@ -30,10 +32,16 @@ _CODE_OF_NONE = np.uint16(2)
 _G2 = np.uint16(0xC000)
 _ALL_ONES = np.uint16(0xFFFF)
 
-_ANY_STAGE = np.uint64(0xC000_C000_C000_C000)
-"""The bits of four pixels that say their stage."""
+_LANES = 32
+"""Pixels whose stages are looked at together."""
+
+_AT_ONCE = 3
+"""Places that are noted without asking how many there are: few enough to cost less than a wrong guess would."""
 
 _LOWEST = np.int32(-(2**31))
+
+_NARROW = np.int32((2**31 - 1) // BLOCK)
+"""A block of integers up to this size, of either sign, has a sum of 32 bits."""
 
 Raw = npt.NDArray[np.uint16]
 Map = npt.NDArray[np.float32]
@@ -57,26 +65,62 @@ def _compiled(function: Callable[P, R]) -> Callable[P, R]:
     return made
 
 
-@_compiled
-def _others(raw: Raw, words: npt.NDArray[np.int32], places: npt.NDArray[np.int32]) -> int:
-    """List the pixels of a block that are not in G0; return how many.
+def _looking(_context: Any, place: Any) -> Any:
+    """Look at `_LANES` pixels at an address; return a word with a bit for each that is not in G0."""
 
-    Without a branch: first the words of four pixels that have one, then these one by one.
-    """
-    count = 0
-    fours = raw[: len(raw) // 4 * 4].view(np.uint64)
-    for i in range(len(fours)):
-        words[count] = 4 * i
-        count += (fours[i] & _ANY_STAGE) != 0
-    found = 0
-    for k in range(count):
-        for i in range(words[k], words[k] + 4):
-            places[found] = i
-            found += raw[i] >= _G1
-    for i in range(4 * len(fours), len(raw)):
+    def build(_: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        pixels = ir.VectorType(ir.IntType(16), _LANES)
+        values = builder.load(builder.inttoptr(arguments[0], pixels.as_pointer()))
+        values.align = 2
+        stages = builder.and_(values, ir.Constant(pixels, [0xC000] * _LANES))
+        others = builder.icmp_unsigned("!=", stages, ir.Constant(pixels, [0] * _LANES))
+        return builder.bitcast(others, ir.IntType(_LANES))
+
+    return types.uint32(types.uint64), build
+
+
+def _placing(_context: Any, word: Any) -> Any:
+    """Return the place of the lowest bit in a word; `_LANES` where there is none."""
+    defined = ir.Constant(ir.IntType(1), 0)
+    return types.uint32(types.uint32), lambda _, builder, __, words: builder.cttz(words[0], defined)
+
+
+def _numbering(_context: Any, word: Any) -> Any:
+    """Return the number of bits in a word."""
+    return types.uint32(types.uint32), lambda _, builder, __, words: builder.ctpop(words[0])
+
+
+_stages: Any = intrinsic(_looking)
+_lowest: Any = intrinsic(_placing)
+_number: Any = intrinsic(_numbering)
+
+
+@_compiled
+def _without_lowest(word: Any) -> Any:
+    """Clear the lowest bit in a word."""
+    return np.uint32(word & np.uint32(word - np.uint32(1)))
+
+
+@_compiled
+def _others(raw: Raw, places: npt.NDArray[np.int32]) -> int:
+    """List the pixels of a block that are not in G0; return how many. `places` has room for `_AT_ONCE` more."""
+    found, address = np.uint64(0), np.uint64(raw.ctypes.data)
+    for group in range(len(raw) // _LANES):
+        word = _stages(address + np.uint64(2 * _LANES * group))
+        if word == 0:
+            continue
+        first, end, place = np.int32(_LANES * group), found + np.uint64(_number(word)), found
+        for _ in range(_AT_ONCE):
+            places[place] = first + np.int32(_lowest(word))
+            word, place = _without_lowest(word), place + np.uint64(1)
+        while word != 0:
+            places[place] = first + np.int32(_lowest(word))
+            word, place = _without_lowest(word), place + np.uint64(1)
+        found = end
+    for i in range(len(raw) // _LANES * _LANES, len(raw)):
         places[found] = i
-        found += raw[i] >= _G1
-    return found
+        found += np.uint64(raw[i] >= _G1)
+    return np.int64(found)
 
 
 @_compiled
@@ -84,13 +128,14 @@ def _gather(
     raw: Raw, begin: int, others: Map, places: npt.NDArray[np.int32], values: Raw, dark: Map, scale: Map
 ) -> None:
     """Collect raw values and maps of the pixels listed: nothing else, so that many looks at the memory overlap."""
+    start = np.uint64(begin)
     for k in range(len(values)):
-        i = places[k]
+        i = np.uint64(np.uint32(places[k]))
         value = raw[i]
-        stage = value >> np.uint16(15)
+        stage = np.uint64(value >> np.uint16(15))
         values[k] = value
-        dark[k] = others[stage, begin + i, 0]
-        scale[k] = others[stage, begin + i, 1]
+        dark[k] = others[stage, start + i, 0]
+        scale[k] = others[stage, start + i, 1]
 
 
 @_compiled
@@ -166,7 +211,7 @@ def to_floats(
     tuple
         Sum and maximum of the good pixels, number of pixels without a value, and of saturated ones.
     """
-    words, places = np.empty(BLOCK // 4 + 1, np.int32), np.empty(BLOCK + 1, np.int32)
+    places = np.empty(BLOCK + _AT_ONCE, np.int32)
     values, dark, gain = np.empty(BLOCK, np.uint16), np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
     nothing_to_say, too_bright, enough = np.float32(fill), np.float32(saturation), np.float32(threshold)
     total: Any
@@ -200,7 +245,7 @@ def to_floats(
         elif top > _LOWEST:
             highest = max(highest, _of_rank(top))
         if seen >= _G1:
-            n = _others(r, words, places)
+            n = _others(r, places)
             v, d, g = values[:n], dark[:n], gain[:n]
             _gather(r, begin, others, places, v, d, g)
             over_here, empty_here = np.int32(0), np.int32(0)
@@ -257,7 +302,7 @@ def to_integers(
         Values are brought to this range before they are rounded.
     out : ndarray of an integer type, (n,)
     """
-    words, places = np.empty(BLOCK // 4 + 1, np.int32), np.empty(BLOCK + 1, np.int32)
+    places = np.empty(BLOCK + _AT_ONCE, np.int32)
     values, dark, gain = np.empty(BLOCK, np.uint16), np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
     numbers, empty_mark, over_mark = np.empty(BLOCK, np.int32), np.int32(fill), np.int32(saturation)
     low, high, enough = np.float32(least), np.float32(most), np.float32(threshold)
@@ -270,17 +315,19 @@ def to_integers(
         stop = min(begin + BLOCK, end)
         r, o = raw[begin:stop], out[begin:stop]
         p, s = pedestal[begin:stop], scale[begin:stop]
-        seen, upper, lower, top = np.uint16(0), np.int32(0), np.int32(0), _LOWEST
+        seen, narrow, top, bottom = np.uint16(0), np.int32(0), _LOWEST, np.int32(0)
         for i in range(len(r)):
             seen = np.uint16(seen | r[i])
             number = _rounded((np.float32(r[i]) - p[i]) * s[i], enough, low, high)
             o[i] = number
             in_first = r[i] < _G1
             counted = number if in_first else np.int32(0)
-            # In 32 bits, which a block's halves cannot overflow.
-            upper = np.int32(upper + np.int32(counted >> np.int32(16)))
-            lower = np.int32(lower + np.int32(counted & np.int32(0xFFFF)))
+            narrow = np.int32(narrow + counted)
+            bottom = min(bottom, counted)
             top = max(top, number if in_first else _LOWEST)
+        block = np.int64(narrow)
+        if top > _NARROW or bottom < -_NARROW:
+            block = _sum_of_first(r, o)
         b_first = b
         while b < len(bad) and bad[b] < stop:
             b += 1
@@ -291,15 +338,17 @@ def to_integers(
                 if r[i] < _G1 and s[i] != np.float32(0):
                     top = max(top, np.int32(o[i]))
         if seen >= _G1:
-            n = _others(r, words, places)
+            n = _others(r, places)
             v, d, g = values[:n], dark[:n], gain[:n]
             _gather(r, begin, others, places, v, d, g)
             over_here, empty_here = np.int32(0), np.int32(0)
+            upper, lower = np.int32(0), np.int32(0)
             for k in range(n):
                 number = _rounded((np.float32(v[k] & _ADC) - d[k]) * g[k], enough, low, high)
                 over, nothing = _is_saturated(v[k], g[k]), _is_empty(v[k], g[k])
                 kept = (not (over | nothing)) & (g[k] != np.float32(0))
                 counted = number if kept else np.int32(0)
+                # In 32 bits, which a block's halves cannot overflow.
                 upper = np.int32(upper + np.int32(counted >> np.int32(16)))
                 lower = np.int32(lower + np.int32(counted & np.int32(0xFFFF)))
                 top = max(top, number if kept else _LOWEST)
@@ -309,14 +358,24 @@ def to_integers(
                 numbers[k] = over_mark if over else number
             for k in range(n):
                 o[places[k]] = numbers[k]
+            block += (np.int64(upper) << 16) + np.int64(lower)
             saturated += over_here
             empty += empty_here
         for k in range(b_first, b):
             out[bad[k]] = fill
         empty += b - b_first
-        total += (np.int64(upper) << 16) + np.int64(lower)
+        total += block
         highest = max(highest, top)
     return float(total), float(highest) if highest > _LOWEST else -np.inf, empty, saturated
+
+
+@_compiled
+def _sum_of_first(raw: Raw, numbers: Any) -> int:
+    """Return the sum of those converted pixels that are in G0."""
+    total = np.int64(0)
+    for i in range(len(raw)):
+        total += np.int64(numbers[i]) if raw[i] < _G1 else np.int64(0)
+    return total
 
 
 @_compiled

@@ -145,6 +145,23 @@ def test_too_many_photons_for_the_type_are_brought_below_the_marks():
         np.testing.assert_array_equal(converter.convert(raw), np.full(SHAPE, most, dtype))
 
 
+@pytest.mark.parametrize("scale", [1e-4, 2e-6])
+@pytest.mark.parametrize("values", [(0, 2**14), (2**13, 2**14), (0, 2**16)])
+def test_the_sum_is_exact_however_large_it_is(values, scale):
+    shape = (9, BLOCK // 8 + 5)
+    model = JungfrauModel.drawn(shape)
+    gain = model.gain * scale
+    raw = np.random.default_rng(0).integers(*values, shape).astype(np.uint16)
+    raw[(raw == 0x4000) | (raw == 0xFFFF)] = 0
+    raw[raw >> 14 == 2] = 0
+    raw[raw == 0xC000] = 1
+    converter = Converter(pedestal_of(model), gain, output="photons", photon_energy=0.02, dtype=np.int32)
+    out = np.empty(shape, np.int32)
+    found = converter.convert_into(raw, out)
+    assert np.abs(out.astype(np.int64)).sum() > 2**31
+    assert (found.total, found.maximum) == (out.sum(dtype=np.int64), out.max())
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.int32, np.uint16])
 def test_threads_and_parts_give_the_same_frame(dtype):
     generator = np.random.default_rng(0)
