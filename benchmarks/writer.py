@@ -1,19 +1,23 @@
 """The stream writer: a Stream V2 series in over ZeroMQ, files out, against the least that anybody could do.
 
 A process of its own sends frames of 1 Mpix of uint16 over TCP on this machine; its messages are made beforehand, as
-the detector's processors are not the writer's. Rows:
+the detector's processors are not the writer's. Ours runs in a process that is set up as ``jfjoch_writer`` sets up its
+own (`keep_freed_memory`), the rivals in another that is left as it is. Packed frames (bslz4 payloads, stored as they
+came) are written to two places: to the disk, and then time runs until all is on it (``fdatasync`` in all cases); and
+to a file system in memory, where nobody waits for anything but the processor. The rivals:
 
-- ``packed, disk``: bslz4 payloads through `StreamWriter`, against ``os.write`` alone of the same bytes to a plain file,
-  no stream at all. Wall time until all is on the disk (``fdatasync`` in both): what a writer is for.
-- ``packed, memory``: the same without waiting for the disk: the rival is nothing but a copy into the page cache.
-- ``packed, PULL loop``: against a loop that takes the same payloads off the stream and hands them to ``os.write``, not
-  waiting for the disk. What is possible here is that loop.
-- ``packed, CPU``: of the same, seconds of CPU of this process for each frame, all threads, kernel included: what other
-  work on the machine does not change.
-- ``raw``: pixels that come without packing, packed and written, against a PULL loop with cbor2 and h5py's bitshuffle
-  filter, as one writes it first. Wall time, not waiting for the disk; and CPU.
+- ``PULL loop``: takes the same payloads off the same stream and hands them to ``os.write``: what is possible with this
+  transport.
+- ``plain write()``: ``os.write`` alone of the same bytes, no stream at all. In memory this is one copy, where each
+  stream has three (out of the sender, into the receiver, into the file) on the same processors: a row of its own says
+  how much of it the PULL loop reaches.
+- ``h5py filter``: for raw frames, which ours packs: a PULL loop with cbor2 and h5py's bitshuffle filter, as one writes
+  it first. In memory.
 
-Time runs from the order to send to the closed files. Ours and the rivals take turns; the median of the ratios counts.
+Rows named CPU compare seconds of CPU of the process for each frame, all threads, kernel included: what other work on
+the machine changes least.
+
+Time runs from the order to send to the closed files. All take turns; the medians of the ratios of each turn count.
 """
 
 from __future__ import annotations
@@ -42,6 +46,7 @@ from sisockdaq.frames.bitshuffle import compress_lz4
 from sisockdaq.frames.stream2 import EncodedArray, encode_image
 from sisockdaq.jungfraujoch import StreamWriter, WriterOptions
 from sisockdaq.jungfraujoch.in_place import read_message
+from sisockdaq.jungfraujoch.memory import keep_freed_memory
 
 SHAPE = (1024, 1024)
 KINDS = 8
@@ -159,7 +164,7 @@ def pulling(address: str) -> Iterator[Any]:
             yield message
 
 
-def plain(folder: Path, address: str, send: Send, kind: str, count: int) -> float:
+def loop(folder: Path, address: str, send: Send, kind: str, count: int) -> float:
     """Write the payloads of a series one after another."""
     stream = pulling(address)
     next(stream)
@@ -173,7 +178,7 @@ def plain(folder: Path, address: str, send: Send, kind: str, count: int) -> floa
     return time.perf_counter() - begin
 
 
-def bare(folder: Path, payloads: list[bytes], count: int) -> float:
+def alone(folder: Path, payloads: list[bytes], count: int) -> float:
     """Write the payloads without any stream."""
     begin = time.perf_counter()
     fd = os.open(folder / "plain.bin", os.O_WRONLY | os.O_CREAT)
@@ -183,7 +188,7 @@ def bare(folder: Path, payloads: list[bytes], count: int) -> float:
     return time.perf_counter() - begin
 
 
-def simple(folder: Path, address: str, send: Send, kind: str, count: int) -> float:
+def filtered(folder: Path, address: str, send: Send, kind: str, count: int) -> float:
     """Write a series as one writes it first: cbor2, numpy, h5py."""
     stream = pulling(address)
     next(stream)
@@ -200,62 +205,161 @@ def simple(folder: Path, address: str, send: Send, kind: str, count: int) -> flo
     return time.perf_counter() - begin
 
 
-def run(quick: bool = False) -> list[Row]:
-    """Return the rows of the table."""
-    count, rounds = (100, 3) if quick else (500, 7)
+# The processes of ours and of the rivals.
+
+
+def work(who: str, address: str) -> None:
+    """Do what each line of the input asks for: ``FUNCTION KIND COUNT SYNC FOLDER``; tell wall and CPU time [s].
+
+    When the stream is to be sent, a line says what.
+    """
+    if who == "ours" and not keep_freed_memory():
+        raise RuntimeError("this C library has no mallopt")
+    functions = {"ours": ours, "loop": loop, "filter": filtered}
     payloads = [bytes(compress_lz4(frame)) for frame in frames()]
-    size = sum(map(len, payloads)) / len(payloads)
-    with tempfile.TemporaryDirectory() as name, sending(count, count // 2) as (address, send):
-        folder = Path(name)
 
-        def mine() -> float:
-            return ours(folder, address, send, "packed", count)
+    def send(*words: object) -> None:
+        print("send", *words, flush=True)
 
-        disk = _turns(folder, rounds, mine, lambda: bare(folder, payloads, count), to_disk=True)
-        memory = _turns(folder, rounds, mine, lambda: bare(folder, payloads, count))
-        loop = _turns(folder, rounds, mine, lambda: plain(folder, address, send, "packed", count))
-        raw = _turns(folder, rounds, lambda: ours(folder, address, send, "raw", count // 2),
-                     lambda: simple(folder, address, send, "raw", count // 2))  # fmt: skip
-    packed = f"packed, 1 Mpix u2, {size / 1e3:.0f} kB"
-    unpacked = f"raw, 1 Mpix u2, {SHAPE[0] * SHAPE[1] * 2 / 1e3:.0f} kB"
-    alone, looped, filtered = "plain write()", "PULL loop, write()", "PULL loop, h5py filter"
-    return [
-        _row(f"{packed}, disk", count / disk.wall, "frames/s", alone, disk.ratio, disk.ratio),
-        _row(f"{packed}, disk", count * size / 1e6 / disk.wall, "MB/s", alone, disk.ratio, None),
-        _row(f"{packed}, memory", count / memory.wall, "frames/s", alone, memory.ratio, None),
-        _row(f"{packed}, PULL loop", count / loop.wall, "frames/s", looped, loop.ratio, loop.ratio),
-        _row(f"{packed}, PULL loop, CPU", 1e3 * loop.cpu / count, "ms/frame", looped, loop.cpu_ratio, None),
-        _row(unpacked, count // 2 / raw.wall, "frames/s", filtered, raw.ratio, None),
-        _row(f"{unpacked}, CPU", 1e3 * raw.cpu / (count // 2), "ms/frame", filtered, raw.cpu_ratio, None),
-    ]
+    for line in sys.stdin:
+        name, kind, count, sync, folder = line.rstrip("\n").split(maxsplit=4)
+        begin = time.process_time()
+        if name == "alone":
+            wall = alone(Path(folder), payloads, int(count))
+        else:
+            wall = functions[name](Path(folder), address, send, kind, int(count))
+        wall += _sync(Path(folder)) if sync == "sync" else 0.0
+        print("took", wall, time.process_time() - begin, flush=True)
 
 
-class _Taken(NamedTuple):
-    """Medians: of our wall time and CPU [s], and of rival ÷ ours of both."""
-
+class _Time(NamedTuple):
     wall: float
     cpu: float
-    ratio: float
-    cpu_ratio: float
+
+
+Order = Callable[[str, str, int, "_Place"], _Time]
+"""Function, kind, count, place → times [s]."""
+
+
+class _Place(NamedTuple):
+    """Where files are written, and whether that lasts until they are there."""
+
+    folder: Path
+    sync: bool
+
+
+@contextlib.contextmanager
+def working(who: str, address: str, send: Send) -> Iterator[Order]:
+    """Run such a process; give what makes it do one thing."""
+    words = f"from benchmarks.writer import work; work({who!r}, {address!r})"
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "bufsize": 1}
+    with subprocess.Popen([sys.executable, "-c", words], **pipes) as process:
+        orders, answers = process.stdin, process.stdout
+        assert orders is not None
+        assert answers is not None
+
+        def order(name: str, kind: str, count: int, place: _Place) -> _Time:
+            print(name, kind, count, "sync" if place.sync else "-", place.folder, file=orders)
+            while (answer := answers.readline().split()) and answer[0] == "send":
+                send(answer[1], answer[2], int(answer[3]))
+            if not answer:
+                raise RuntimeError(f"{name} has ended without a result")
+            return _Time(float(answer[1]), float(answer[2]))
+
+        try:
+            yield order
+        finally:
+            orders.close()
+            process.terminate()
+
+
+def run(quick: bool = False) -> list[Row]:
+    """Return the rows of the table."""
+    count, rounds = (100, 3) if quick else (300, 5)
+    half = count // 2
+    size = statistics.mean(len(compress_lz4(frame)) for frame in frames())
+    packed = f"packed, 1 Mpix u2, {size / 1e3:.0f} kB"
+    unpacked = f"raw, 1 Mpix u2, {SHAPE[0] * SHAPE[1] * 2 / 1e3:.0f} kB"
+    with (
+        tempfile.TemporaryDirectory() as on_disk,
+        tempfile.TemporaryDirectory(dir=_memory(1.5 * count * size)) as in_memory,
+        sending(count, half) as (address, send),
+        working("ours", address, send) as mine,
+        working("rivals", address, send) as rivals,
+    ):
+        memory = _Place(Path(in_memory), sync=False)
+        disk = _turns(mine, rivals, rounds, ("loop", "alone"), "packed", count, _Place(Path(on_disk), sync=True))
+        there = _turns(mine, rivals, rounds, ("loop", "alone"), "packed", count, memory)
+        raw = _turns(mine, rivals, rounds, ("filter",), "raw", half, memory)
+    rows = []
+    for times, where in ((disk, "disk"), (there, "memory")):
+        against = {name: _ratio(times, "ours", name, "wall") for name in ("loop", "alone")}
+        rate, bytes_rate = count / times.wall("ours"), count * size / 1e6 / times.wall("ours")
+        rows += [
+            _row(f"{packed}, {where}", rate, "frames/s", _LOOP, against["loop"], against["loop"]),
+            _row(f"{packed}, {where}", rate, "frames/s", _ALONE, against["alone"], None),
+            _row(f"{packed}, {where}", bytes_rate, "MB/s", _ALONE, against["alone"], None),
+            _row(f"{_LOOP} itself, {where}", count / times.wall("loop"), "frames/s", _ALONE,
+                 _ratio(times, "loop", "alone", "wall"), None),
+        ]  # fmt: skip
+    return [
+        *rows,
+        _row(f"{packed}, CPU", 1e3 * there.cpu("ours") / count, "ms/frame", _LOOP,
+             _ratio(there, "ours", "loop", "cpu"), None),
+        _row(unpacked, half / raw.wall("ours"), "frames/s", _FILTER, _ratio(raw, "ours", "filter", "wall"), None),
+        _row(f"{unpacked}, CPU", 1e3 * raw.cpu("ours") / half, "ms/frame", _FILTER,
+             _ratio(raw, "ours", "filter", "cpu"), None),
+    ]  # fmt: skip
+
+
+_LOOP, _ALONE, _FILTER = "PULL loop, write()", "plain write()", "PULL loop, h5py filter"
+
+
+def _memory(need: float) -> str | None:
+    """Return a folder in memory with that room [bytes], or None where there is none."""
+    folder = "/dev/shm"
+    if not os.path.ismount(folder):
+        return None
+    room = os.statvfs(folder)
+    return folder if room.f_bavail * room.f_frsize > need else None
+
+
+class _Times:
+    """Times of each function, turn by turn."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self.taken: dict[str, list[_Time]] = {name: [] for name in names}
+
+    def wall(self, name: str) -> float:
+        return statistics.median(each.wall for each in self.taken[name])
+
+    def cpu(self, name: str) -> float:
+        return statistics.median(each.cpu for each in self.taken[name])
+
+
+def _ratio(times: _Times, one: str, other: str, of: str) -> float:
+    """Return the median of the ratios `other` ÷ `one` of all turns."""
+    pairs = zip(times.taken[one], times.taken[other], strict=True)
+    return statistics.median(getattr(b, of) / getattr(a, of) for a, b in pairs)
 
 
 def _turns(
-    folder: Path, rounds: int, mine: Callable[[], float], rival: Callable[[], float], *, to_disk: bool = False
-) -> _Taken:
-    """Let both take turns; files are removed between, untimed."""
-    taken: dict[Callable[[], float], list[tuple[float, float]]] = {mine: [], rival: []}
+    mine: Order, rivals: Order, rounds: int, others: tuple[str, ...], kind: str, count: int, place: _Place
+) -> _Times:
+    """Let ours and rivals take turns, each time in another order; the first turn is not counted."""
+    names = ("ours", *others)
+    times = _Times(names)
     for number in range(rounds + 1):
-        for function in (mine, rival) if number % 2 == 0 else (rival, mine):
-            os.sync()  # what was written before is not paid for here
-            begin = time.process_time()
-            wall = function() + (_sync(folder) if to_disk else 0.0)
-            taken[function].append((wall, time.process_time() - begin))
-            for path in folder.iterdir():
+        turn = number % len(names)
+        for name in (*names[turn:], *names[:turn]):
+            if place.sync:
+                os.sync()  # what was written before is not paid for here
+            took = (mine if name == "ours" else rivals)(name, kind, count, place)
+            if number:
+                times.taken[name].append(took)
+            for path in place.folder.iterdir():
                 path.unlink()
-    own, other = taken[mine][1:], taken[rival][1:]
-    ratios = [[b[i] / a[i] for a, b in zip(own, other, strict=True)] for i in (0, 1)]
-    middle = [statistics.median(each[i] for each in own) for i in (0, 1)]
-    return _Taken(*middle, *map(statistics.median, ratios))
+    return times
 
 
 def _sync(folder: Path) -> float:

@@ -38,6 +38,7 @@ __all__ = [
     "encode_end",
     "encode_image",
     "encode_start",
+    "encoded_array",
 ]
 
 Compression = Literal["bslz4", "none"]
@@ -340,8 +341,16 @@ class _Typed:
     content: bytes | _Compressed
 
 
-def decode(message: bytes | bytearray | memoryview) -> Stream2Message:
+def decode(
+    message: bytes | bytearray | memoryview, taken_out: Mapping[bytes, EncodedArray] | None = None
+) -> Stream2Message:
     """Return what a message says.
+
+    Parameters
+    ----------
+    message : bytes-like
+    taken_out : mapping of bytes → EncodedArray, optional
+        Channels of an image that stand elsewhere (`encoded_array`), by the byte strings in their places.
 
     Raises
     ------
@@ -372,19 +381,42 @@ def decode(message: bytes | bytearray | memoryview) -> Stream2Message:
         return StartMessage(series, unique, fields)
     if kind == "end":
         return EndMessage(series, unique, fields)
-    return _image(series, unique, fields)
+    return _image(series, unique, fields, taken_out or {})
 
 
-def _image(series: int, unique: str, fields: dict[str, Any]) -> ImageMessage:
+def _image(series: int, unique: str, fields: dict[str, Any], taken_out: Mapping[bytes, EncodedArray]) -> ImageMessage:
     number, data = fields.pop("image_id", None), fields.pop("data", None)
     if not isinstance(number, int) or number < 0:
         raise FrameSourceError("Stream V2 image message: image_id is missing or not a number from 0")
     if not isinstance(data, Mapping) or not data:
         raise FrameSourceError(f"Stream V2 image {number} has no data")
+    channels: dict[str, EncodedArray] = {}
     for name, item in data.items():
-        if not isinstance(item, EncodedArray):
+        array = taken_out.get(item) if type(item) is bytes else item
+        if not isinstance(array, EncodedArray):
             raise FrameSourceError(f"Stream V2 image {number}: channel “{name}” is not an array")
-    return ImageMessage(series, unique, number, {str(name): item for name, item in data.items()}, fields)
+        channels[str(name)] = array
+    return ImageMessage(series, unique, number, channels, fields)
+
+
+def encoded_array(
+    tag: int, shape: tuple[int, ...], compression: str, payload: bytes, *, column_major: bool
+) -> EncodedArray:
+    """Return the array that a message holds, from its parts; `payload` is not copied.
+
+    Parameters
+    ----------
+    tag : int
+        Of the typed array: says its elements.
+
+    Raises
+    ------
+    FrameSourceError
+        When there is no such type or compression, or the payload states another size.
+    """
+    if tag not in _TYPED or (compression != "none" and compression not in _UNPACK):
+        raise FrameSourceError(f"array of type {tag} and compression “{compression[:40]}”: not known")
+    return _checked(EncodedArray(shape, np.dtype(_TYPED[tag]), compression, payload, column_major))
 
 
 def _tag_hook(*arguments: Any) -> Any:
@@ -417,7 +449,10 @@ def _shaped(value: Any, column_major: bool) -> EncodedArray:
     sizes, typed = value
     if not isinstance(sizes, list | tuple) or not all(isinstance(size, int) and size >= 0 for size in sizes):
         raise FrameSourceError("multi-dimensional array (tag 40) with impossible dimensions")
-    encoded = _encoded(typed, tuple(sizes), column_major)
+    return _checked(_encoded(typed, tuple(sizes), column_major))
+
+
+def _checked(encoded: EncodedArray) -> EncodedArray:
     if _stated(encoded) != encoded.nbytes:
         raise FrameSourceError(f"array of {encoded.dtype} {encoded.shape} that holds {_stated(encoded)} bytes")
     return encoded

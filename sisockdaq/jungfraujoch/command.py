@@ -14,6 +14,7 @@ import typer
 from typer import Argument, Option
 
 from sisockdaq.errors import ConfigurationError, SisockdaqError
+from sisockdaq.jungfraujoch.memory import keep_freed_memory
 from sisockdaq.jungfraujoch.options import WriterOptions
 from sisockdaq.jungfraujoch.service import StreamWriter
 from sisockdaq.nexus.layout import MasterLayout
@@ -116,6 +117,7 @@ def _serve(options: WriterOptions, host: str, http_port: int | None) -> None:
 
     reactor: Any = installed
     log = logging.getLogger("jfjoch_writer")
+    keep_freed_memory()
     writer = StreamWriter(options)
     try:
         if http_port is not None:

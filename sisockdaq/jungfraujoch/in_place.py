@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import re
 import struct
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from sisockdaq.errors import FrameSourceError
-from sisockdaq.frames.stream2 import EncodedArray, ImageMessage, Stream2Message, decode
+from sisockdaq.frames.stream2 import EncodedArray, ImageMessage, Stream2Message, decode, encoded_array
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -29,30 +28,22 @@ _SMALL = 16_384
 _DATA = re.compile(rb"\x64data[\xa1-\xb7]")
 """The key ``data`` and the head of a map with 1 to 23 channels (RFC 8949, section 3)."""
 
-_HEADER = 12
-"""Bytes at the beginning of a packed payload that state its unpacked size and its block size."""
+_CHANNEL = re.compile(rb"[\x60-\x77]|\x78[\x00-\xff]")
+"""The head of a short name."""
 
-_BYTES, _TEXT, _ARRAY, _TAG = 2, 3, 4, 6
-_TAG_ROW_MAJOR, _TAG_COLUMN_MAJOR, _TAG_COMPRESSED = 40, 1040, 56500
+_NUMBER = rb"([\x00-\x17]|\x18.|\x19..|\x1a.{4})"
+_BYTES = rb"([\x40-\x57]|\x58.|\x59..|\x5a.{4}|\x5b.{8})"
 
-_TAKEN_OUT = bytes.fromhex("d9dcb483636c7a34004c")
-"""What stands for pixels that are not packed: tag 56500, ["lz4", 0, byte string of 12], and then those 12 bytes."""
+_IMAGE = re.compile(
+    rb"(?:\xd8\x28|\xd9(\x04)\x10)\x82\x82" + _NUMBER + _NUMBER
+    + rb"\xd8(.)(?:\xd9\xdc\xb4\x83(\x63lz4|\x65bslz4|\x66bszstd)" + _NUMBER + rb")?" + _BYTES,
+    re.DOTALL,
+)  # fmt: skip
+"""An array of two dimensions up to its pixels: order (tag 40 or 1040) [[ny, nx], type (pixels, or tag 56500
+[compression, element size, pixels])]."""
 
-
-@dataclass(frozen=True, slots=True)
-class _Cut:
-    """A byte string of pixels: where its head begins, where its content is, and what takes its place."""
-
-    head: int
-    begin: int
-    end: int
-    compressed: bool
-    place_holder: bytes
-    content: bytes
-
-
-class _Unexpected(Exception):
-    """The message is not built as expected."""
+_MARK = struct.Struct(">B4sI")
+"""What stands for pixels that were taken out: a byte string of 8, unlike any that a message would have there."""
 
 
 def read_message(message: Buffer) -> Stream2Message:
@@ -65,87 +56,58 @@ def read_message(message: Buffer) -> Stream2Message:
     """
     view = memoryview(message).cast("B")
     if len(view) > _SMALL:
-        cuts = _find(view)
-        found = _decode_rest(view, cuts) if cuts else None
+        found = _in_place(view)
         if found is not None:
             return found
     return decode(view)
 
 
-def _decode_rest(view: memoryview, cuts: list[_Cut]) -> ImageMessage | None:
-    """Decode the message without its pixels; None when these were not where they seemed to be."""
-    pieces: list[Any] = []
-    at = 0
-    for cut in cuts:
-        pieces += [view[at : cut.head], cut.place_holder]
-        at = cut.end
-    pieces.append(view[at:])
-    message = decode(b"".join(pieces))
-    if not isinstance(message, ImageMessage) or len(message.data) != len(cuts):
+def _in_place(view: memoryview) -> ImageMessage | None:
+    """Decode the message without its pixels; None when these are not where they seem to be."""
+    found = _DATA.search(view)
+    if found is None:
         return None
-    data: dict[str, EncodedArray] = {}
-    for (channel, array), cut in zip(message.data.items(), cuts, strict=True):
-        if array.payload != cut.content:
+    at, done = found.end(), 0
+    pieces: list[Buffer] = []
+    taken_out: dict[bytes, EncodedArray] = {}
+    for number in range(view[at - 1] & 0x1F):
+        name = _CHANNEL.match(view, at)
+        head = _IMAGE.match(view, name.end() + _value(name[0])) if name is not None else None
+        if head is None:
             return None
-        payload = cast("bytes", view[cut.begin : cut.end])
-        data[channel] = replace(array, payload=payload, compression=array.compression if cut.compressed else "none")
-    message.data = data
+        mark = _MARK.pack(0x48, b"\x00dat", number)
+        at = head.end() + _value(head[7])
+        if at > len(view):
+            return None
+        array = _array(head, view[head.end() : at])
+        if array is None:
+            return None
+        taken_out[mark[1:]] = array
+        pieces += [view[done : head.start()], mark]
+        done = at
+    pieces.append(view[done:])
+    try:
+        message = decode(b"".join(pieces), taken_out)
+    except FrameSourceError:
+        return None  # likewise
+    if not isinstance(message, ImageMessage) or [*map(id, message.data.values())] != [*map(id, taken_out.values())]:
+        return None
     return message
 
 
-def _find(view: memoryview) -> list[_Cut]:
-    """Return where the pixels of an image stand; nothing when they are not found."""
-    found = _DATA.search(view)
-    if found is None:
-        return []
-    at, cuts = found.end(), []
-    try:
-        for _ in range(view[at - 1] & 0x1F):
-            length, at = _number(view, at, _TEXT)
-            cut = _array(view, at + length)
-            cuts.append(cut)
-            at = cut.end
-    except (_Unexpected, IndexError, struct.error):
-        return []
-    return cuts
-
-
-def _array(view: memoryview, at: int) -> _Cut:
-    """Return the byte string of a tagged array: order [[sizes], kind (bytes or compression [name, size, bytes])]."""
-    order, at = _number(view, at, _TAG)
-    pair, at = _number(view, at, _ARRAY)
-    dimensions, at = _number(view, at, _ARRAY)
-    if order not in (_TAG_ROW_MAJOR, _TAG_COLUMN_MAJOR) or pair != 2 or dimensions > 8:
-        raise _Unexpected
-    for _ in range(dimensions):
-        _, at = _number(view, at, 0)
-    kind, at = _number(view, at, _TAG)
-    if view[at] >> 5 == _BYTES:
-        return _cut(view, at, compressed=False)
-    tag, at = _number(view, at, _TAG)
-    parts, at = _number(view, at, _ARRAY)
-    length, at = _number(view, at, _TEXT)
-    name, at = bytes(view[at : at + length]), at + length
-    element, at = _number(view, at, 0)
-    if tag != _TAG_COMPRESSED or parts != 3:
-        raise _Unexpected
-    if name != b"lz4" and element != _element_size(kind):
+def _array(head: re.Match[bytes], payload: memoryview) -> EncodedArray | None:
+    column_major, ny, nx, kind, packing, element, _ = head.groups()
+    tag, compression = kind[0], "none" if packing is None else packing[1:].decode()
+    if element is not None and compression != "lz4" and _value(element) != _element_size(tag):
         raise FrameSourceError(
-            f"image whose pixels of {_element_size(kind)} bytes are packed as {element} bytes each ({name.decode()})"
+            f"image whose pixels of {_element_size(tag)} bytes are packed as {_value(element)} bytes each"
+            f" ({compression})"
         )
-    return _cut(view, at, compressed=True)
-
-
-def _cut(view: memoryview, head: int, *, compressed: bool) -> _Cut:
-    length, begin = _number(view, head, _BYTES)
-    end = begin + length
-    if end > len(view) or length < _HEADER:
-        raise _Unexpected
-    if compressed:
-        content = bytes(view[begin : begin + _HEADER])
-        return _Cut(head, begin, end, True, b"\x4c" + content, content)
-    content = struct.pack(">QI", length, 0)
-    return _Cut(head, begin, end, False, _TAKEN_OUT + content, content)
+    shape, pixels = (_value(ny), _value(nx)), cast("bytes", payload)
+    try:
+        return encoded_array(tag, shape, compression, pixels, column_major=column_major is not None)
+    except FrameSourceError:
+        return None  # `decode` says what is wrong with it
 
 
 def _element_size(tag: int) -> int:
@@ -154,15 +116,6 @@ def _element_size(tag: int) -> int:
     return 2 << width if is_float else 1 << width
 
 
-def _number(view: memoryview, at: int, major: int) -> tuple[int, int]:
-    """Return the number of an item's head and the position behind it; the item must be of that major type."""
-    first = view[at]
-    extra = first & 0x1F
-    if first >> 5 != major or extra > 27:
-        raise _Unexpected
-    if extra < 24:
-        return extra, at + 1
-    size = 1 << (extra - 24)
-    if at + 1 + size > len(view):
-        raise _Unexpected
-    return int.from_bytes(view[at + 1 : at + 1 + size], "big"), at + 1 + size
+def _value(head: bytes) -> int:
+    """Return the number of an item's head."""
+    return int.from_bytes(head[1:], "big") if len(head) > 1 else head[0] & 0x1F

@@ -41,6 +41,8 @@ __all__ = ["Counts", "Series"]
 _COMPRESSION_OF_FILE = {"bslz4": "bslz4", "lz4": "lz4", "bszstd": "zstd", "none": "none"}
 """Compression of a message → of `ImagePlan`."""
 
+_NAN = float("nan")
+
 
 @dataclass(slots=True)
 class Counts:
@@ -139,6 +141,7 @@ class Series:
         prepare_folder(self.folder, self.prefix, overwrite=options.overwrite, shared=not self.alone)
         self.files: SeriesFiles | None = None
         self.started = time.time()
+        self._armed_at = _timestamp(header.facts.get("arm_date"))
         self._on_closed = on_closed
         self._metadata = Metadata()
         self._results: ImageResults | None = None
@@ -175,7 +178,7 @@ class Series:
         outcome = files.take(index)
         if outcome == "new":
             self._highest = max(self._highest, index)
-            header = _frame_header(message, index, now, self.header.facts)
+            header = _frame_header(message, now, self._armed_at)
             self._take_results(files, index, header.time, message.fields)
             self._store(files, index, encoded, header)
         elif outcome == "duplicate":
@@ -402,7 +405,7 @@ class Series:
 
     def _armed(self) -> float:
         """Return the detector's own start where it says one, else when the message came."""
-        return _timestamp(self.header.facts.get("arm_date")) or self.started
+        return self._armed_at or self.started
 
     def _makes_master(self) -> bool:
         """Whether the master is made here: by who is told so, who is alone, or who has the calibration."""
@@ -444,18 +447,20 @@ class Series:
         self.drain()
 
 
-def _frame_header(message: ImageMessage, index: int, now: float, facts: dict[str, Any]) -> FrameHeader:
+def _frame_header(message: ImageMessage, now: float, armed: float | None) -> FrameHeader:
     """Return an image's numbers; times without a date are of no use, so the arrival stands in for them."""
-    begin, end = image_time(message.fields, "start_time"), _end_time(message)
-    base = _timestamp(message.fields.get("series_date")) or _timestamp(facts.get("arm_date"))
+    fields, index = message.fields, message.image_id
+    base = _timestamp(fields["series_date"]) if "series_date" in fields else None
+    base = base or armed
+    begin = image_time(fields, "start_time") if base is not None else None
     if base is None or begin is None:
         first = last = now
     else:
+        end = _end_time(message)
         first = base + begin
         last = base + end if end is not None else first
-    nan = float("nan")
-    expected, received = (_packets(message, key) for key in ("packets_expected", "packets_received"))
-    return FrameHeader(message.image_id, first, last, index, expected, received, nan, nan)
+    expected, received = _packets(fields.get("packets_expected")), _packets(fields.get("packets_received"))
+    return FrameHeader(index, first, last, index, expected, received, _NAN, _NAN)
 
 
 def _end_time(message: ImageMessage) -> float | None:
@@ -463,8 +468,7 @@ def _end_time(message: ImageMessage) -> float | None:
     return stop if stop is not None else image_time(message.fields, "end_time")
 
 
-def _packets(message: ImageMessage, key: str) -> int:
-    value = message.fields.get(key)
+def _packets(value: Any) -> int:
     return value if isinstance(value, int) and 0 <= value < 2**32 else 0
 
 

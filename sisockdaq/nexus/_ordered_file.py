@@ -12,7 +12,8 @@ is a readable file:
 4. the rest, from the end of the file to its beginning: rows of arrays that share a piece with older ones, then object
    headers, whose data space makes the new rows visible, at the very last the mark of a finished file.
 
-Raw data (chunks of images) go to the file at once; they lie on new ground.
+Raw data (chunks of images) go to the file at once; they lie on new ground. The disk is set to work on them at once too
+(`_writing_out`).
 
 The file gets its name at the first commit; until then it has a hidden one, so no half-made file is ever seen.
 
@@ -36,6 +37,7 @@ from typing import TYPE_CHECKING
 import h5py
 
 from sisockdaq.errors import StorageError
+from sisockdaq.nexus._writing_out import WriteOut
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -227,6 +229,7 @@ class _Backing:
         except OSError as error:
             os.close(self._fd)
             raise storage_error(error, path) from error
+        self._write_out = WriteOut(self._fd)
 
     def _begin(self) -> None:
         fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -329,6 +332,7 @@ class _Backing:
             self.failure = error
             raise
         self.bytes_written += size
+        self._write_out.wrote(offset, size)
 
 
 def _rename(hidden: Path, path: Path, *, replace: bool) -> None:
