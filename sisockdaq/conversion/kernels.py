@@ -102,7 +102,7 @@ def _without_lowest(word: Any) -> Any:
 
 
 @_compiled
-def _others(raw: Raw, places: npt.NDArray[np.int32]) -> int:
+def _others(raw: Raw, places: npt.NDArray[np.int32]) -> Any:
     """List the pixels of a block that are not in G0; return how many. `places` has room for `_AT_ONCE` more."""
     found, address = np.uint64(0), np.uint64(raw.ctypes.data)
     for group in range(len(raw) // _LANES):
@@ -370,7 +370,7 @@ def to_integers(
 
 
 @_compiled
-def _sum_of_first(raw: Raw, numbers: Any) -> int:
+def _sum_of_first(raw: Raw, numbers: Any) -> Any:
     """Return the sum of those converted pixels that are in G0."""
     total = np.int64(0)
     for i in range(len(raw)):
