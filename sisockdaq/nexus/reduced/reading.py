@@ -17,7 +17,7 @@ import hdf5plugin  # noqa: F401 - registers the filters with HDF5
 import numpy as np
 import numpy.typing as npt
 
-from sisockdaq.errors import FileUnreadable
+from sisockdaq.errors import ConfigurationError, FileUnreadable
 from sisockdaq.nexus._opening import open_hdf5, reading
 from sisockdaq.nexus._strings import as_text
 from sisockdaq.nexus.reader import FileState, file_state
@@ -126,10 +126,18 @@ def read_reduced(path: Path | str, frames: slice = slice(None)) -> ReducedFile:
         methods = [] if entry is None else list(_methods(entry))
         if entry is None or not methods:
             raise FileUnreadable(f"{path} has none of {', '.join(DEFINITIONS)}")
-        separate = methods[0][1] == "NXcanSAS" and methods[0][2]["I"].ndim == 1
-        reader = (_SeparateReader if separate else _Reader)(entry, methods, frames)
-        finished = bool(entry.attrs.get("finished", 1))
-        return ReducedFile(path, file_state(path, finished=finished), *reader.read())
+        try:
+            separate = methods[0][1] == "NXcanSAS" and methods[0][2]["I"].ndim == 1
+            reader = (_SeparateReader if separate else _Reader)(entry, methods, frames)
+            content = reader.read()
+        except (
+            AttributeError,
+            IndexError,
+            ConfigurationError,
+        ) as error:  # a group where a dataset should be, a number for an array
+            reason = f"{path} is not laid out as {methods[0][1]} says: {error}"
+            raise FileUnreadable(reason, remedy="sisockdaq check names what is wrong") from error
+        return ReducedFile(path, file_state(path, finished=bool(entry.attrs.get("finished", 1))), *content)
 
 
 def read_epochs(paths: Iterable[Path | str]) -> list[ReducedFile]:

@@ -236,6 +236,25 @@ def test_a_file_of_another_kind_is_said(tmp_path: Path) -> None:
         read_reduced(tmp_path / "other.h5")
 
 
+@pytest.mark.parametrize("name", ["I", "I_errors", "radial_axis"])
+@pytest.mark.parametrize("what", ["group", "number", "nothing"])
+def test_a_file_of_another_layout_is_said(tmp_path: Path, name: str, what: str) -> None:
+    with AzintFile(tmp_path / "run.h5", [content.curve()], content.reduction()):
+        pass
+    with h5py.File(tmp_path / "run.h5", "r+") as file:
+        del file[f"/entry/data/{name}"]
+        if what == "group":
+            file.create_group(f"/entry/data/{name}")
+        elif what == "number":
+            file[f"/entry/data/{name}"] = 7.0
+    if (name, what) == ("I_errors", "nothing"):
+        assert read_reduced(tmp_path / "run.h5").product.sigma is None
+    else:
+        with pytest.raises(FileUnreadable):
+            read_reduced(tmp_path / "run.h5")
+        assert check_file(tmp_path / "run.h5").failed or name == "I_errors"
+
+
 def test_a_strangers_file_is_read(tmp_path: Path) -> None:
     """As other writers of NXazint1d make it: no frames, no errors, texts of any length, soft links."""
     with h5py.File(tmp_path / "azint.h5", "w") as file:
