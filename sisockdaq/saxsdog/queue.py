@@ -382,18 +382,19 @@ class PictureQueue:
         good, again = done.outcome in ("reduced", "skipped"), False
         if good:
             self._records.done(done)
+        dropped = done.outcome == "unfinished" and self._aborted
         with self._changed:
             worker.hand.pop(done.path, None)
-            self._in_hand -= 1
-            if done.outcome == "unfinished" and self._aborted:
+            if dropped:
                 self._dropped += 1
-                return
-            if done.outcome == "unfinished":
+            elif done.outcome == "unfinished":
                 again = self._backlog.try_again(done.path, time.monotonic(), done.time, done.changed)
             else:
                 self._backlog.settled(done.path)
-        if not good and not again:
+        if not (good or again or dropped):
             self._fail(done.path, done.reason)
+        with self._changed:
+            self._in_hand -= 1  # last: who waits until nothing is in hand sees what became of it
 
     def _fail(self, path: str, reason: str) -> None:
         _log.warning("%s: given up: %s", path, reason)
@@ -405,8 +406,8 @@ class PictureQueue:
         self._workers.remove(worker)
         with self._changed:
             lost = list(worker.hand)
-            self._in_hand -= len(lost)
             if self._leaving:
+                self._in_hand -= len(lost)
                 self._dropped += len(lost)
                 return
             self._restarts += 1
@@ -419,6 +420,8 @@ class PictureQueue:
         _log.warning("worker %d %s; %d pictures were in its hands", worker.pid, ending, len(lost))
         if guilty is not None:
             self._fail(guilty, f"the worker process {ending} over it, twice")
+        with self._changed:
+            self._in_hand -= len(lost)
 
     def _look_for_silent(self) -> None:
         now = time.monotonic()
