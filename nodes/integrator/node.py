@@ -1,37 +1,44 @@
 """Azimuthal integration of the receiver's frames as a node: curves live, and losslessly for the writer.
 
-Per frame it publishes (timeline "frame", at the frame's own time) ``curve`` and ``sigma`` over q or 2θ, ``total``,
-``maximum``, ``unusable``, one ``roi_<name>`` for each region, and ``frame_number``; once a second (timeline "status")
-how it fares. The same results go, as frames of kind "results", to a ring that the file writer takes losslessly.
+Per frame it publishes (timeline "frame", at the frame's own time) ``curve`` and ``sigma`` over q or 2θ, the same of
+each sector as ``curve_<name>`` and ``sigma_<name>``, ``total``, ``maximum``, ``unusable``, one ``roi_<name>`` for each
+region, ``frame_number`` and ``epoch``; once a second (timeline "status") how it fares. The same results go, as frames
+of kind "results", to a ring that the file writer takes losslessly.
 
-Starting: the map from pixels to bins is computed and the kernels are compiled in a thread, before the first frame is
-taken. pyFAI and the compiler are imported there, too, so that checking a site file stays quick. When the receiver is
-configured anew, the map is made anew before the first frame of the new shape is taken.
+Starting: the map from pixels to bins is computed (or read from the site's state directory) and the kernels are compiled
+in a thread, before the first frame is taken. pyFAI and the compiler are imported there, too, so that checking a site
+file stays quick. When the receiver is configured anew, the map is made anew before the first frame of the new shape is
+taken.
+
+Geometry, mask and all else of how frames are integrated can be changed while it runs, by the control procedure
+``configure`` (`changing`). Each change begins an epoch, and each result tells its own: the field listing has the axis
+of the newest one, and when the axis changes, older curves leave the live cache.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-import numpy.typing as npt
 from pydantic import Field, field_validator
+from sisockdaq.nodes.integrator.changing import Changing, changed_settings, refuse_foreign_files
 
 from sisockdaq.base import DataNodeServer
 from sisockdaq.detector.description import DetectorOptions
 from sisockdaq.detector.layout import gap_mask
 from sisockdaq.errors import ConfigurationError
 from sisockdaq.frames import Description, FrameHeader, make_consumer, make_producer, parse_policy
-from sisockdaq.integrate.geometry import Unit
-from sisockdaq.integrate.masks import load_mask
+from sisockdaq.integrate.settings import IntegrationSettings, make_integrator
 from sisockdaq.nexus.facts import present_detector
 
 if TYPE_CHECKING:
-    from sisockdaq.integrate.integrator import Integrator as Engine
-    from sisockdaq.integrate.integrator import Result
+    from sisockdaq.integrate.epochs import Epoch, EpochBook
     from sisockdaq.integrate.live import LiveIntegration
+    from sisockdaq.integrate.reduction import Reduced, Reducer
 
 __all__ = ["Integrator"]
 
@@ -43,7 +50,18 @@ _STATUS: dict[str, tuple[str | None, str]] = {
     "frames_integrated": (None, "Frames that became a curve since the node started."),
     "frames_dropped": (None, "Frames that came and did not become a curve."),
     "results_dropped": (None, "Curves that the writer did not get, because it did not take them in time."),
+    "present_epoch": (None, "Number of the calibration and settings that the next frame is integrated with."),
 }
+
+_KEEP_EPOCHS = 30.0
+"""How often the numbers of frames by epoch are written down [s]."""
+
+_WRITER_DEADLINE = 10.0
+"""Time that the writer has to take the last results before their ring is made anew [s]."""
+
+
+_LOOK_AGAIN = 0.02
+"""How often it is looked whether it has [s]."""
 
 
 class Integrator(DataNodeServer):
@@ -51,8 +69,8 @@ class Integrator(DataNodeServer):
 
     deadline: ClassVar[float] = 120.0  # the first start on a machine compiles the kernels
 
-    class Options(DataNodeServer.Options):
-        """What is integrated, and how."""
+    class Options(DataNodeServer.Options, IntegrationSettings):
+        """What is integrated, and how; files are relative to the site file."""
 
         frames: str | None = Field(
             None,
@@ -62,44 +80,10 @@ class Integrator(DataNodeServer):
         policy: str = Field(
             "lossless", description="Which frames are taken: lossless (every one), latest, or every: n."
         )
-        bins: int = Field(1000, ge=1, le=65534, description="Points of a curve.")
-        unit: Unit = Field("q_nm^-1", description="Radial axis: q in nm⁻¹ or Å⁻¹, 2θ in deg or rad, r in mm.")
-        split: Literal["no", "bbox"] = Field(
-            "no",
-            description="Pixel splitting: no (each pixel counts to one bin; fastest) or bbox (pyFAI's bounding box; "
-            "smoother curves with few pixels a bin).",
-        )
-        radial_range: tuple[float, float] | None = Field(
-            None, description="Ends of the axis in its unit. Default: those of the pixels that are not masked."
-        )
-        geometry: str | dict[str, float] | None = Field(
-            None,
-            description="PONI file relative to the site file, or distance, poni1, poni2, rot1, rot2, rot3 and "
-            "wavelength. Default: the detector's.",
-        )
-        mask: str | None = Field(
-            None,
-            description="Mask relative to the site file (edf, npy, tif, h5 or Fit2D; HDF5 also as file.h5::dataset). "
-            "Default: the detector's.",
-        )
-        polarization: float | None = Field(
-            None, ge=-1, le=1, description="Polarization factor, 1 for horizontal. Default: no correction."
-        )
-        solid_angle: bool = Field(True, description="Whether intensities are corrected for the solid angle of pixels.")
-        error_model: Literal["poisson"] | None = Field(
-            "poisson", description="How errors are estimated: poisson, or null for none."
-        )
-        rois: dict[str, tuple[int, int, int, int]] = Field(
-            default_factory=dict,
-            description="Regions to sum: {name: [x0, y0, x1, y1]}, upper ends not included; served as roi_<name>.",
-        )
         keep: float = Field(3600.0, gt=0, description="Age of curves and numbers that are kept for queries [s].")
-
-        @field_validator("split", mode="before")
-        @classmethod
-        def _yaml_no(cls, value: Any) -> Any:
-            """Take YAML's unquoted ``no``, which is a boolean, as the word."""
-            return "no" if value is False else value
+        keep_maps: bool = Field(
+            True, description="Whether maps are kept in the site's state directory, where the next start finds them."
+        )
 
         @field_validator("policy")
         @classmethod
@@ -107,28 +91,29 @@ class Integrator(DataNodeServer):
             parse_policy(value)
             return value
 
-        @field_validator("rois")
-        @classmethod
-        def _named(cls, rois: dict[str, tuple[int, int, int, int]]) -> dict[str, tuple[int, int, int, int]]:
-            for name in rois:
-                if not name.isidentifier():
-                    raise ValueError(f'"{name}" is no name for a region: letters, digits and _, not first a digit')
-            return rois
-
     def setup(self) -> Any:
         """Compute the map and compile, in a thread; then declare the fields and begin to consume."""
         self.live: LiveIntegration | None = None
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
         self._last = (time.monotonic(), 0)
+        self._detector: DetectorOptions | None = self.site.detector if self.site is not None else None
+        given = self.options.model_dump(include=set(IntegrationSettings.model_fields))
+        self._wanted = IntegrationSettings.model_validate(given)
+        self._changing = Changing(self._build, self._clear, self._adopt, lambda: self._detector)
         self._addresses = (self._address(self._source()), self._address(str(self.name)))
         self.register_control("status", self.status)
+        self.register_control("configure", self.configure, in_thread=True)
+        self.register_control("get_settings", self.get_settings)
+        self.register_control("epochs", self.epochs)
         return self.in_thread(self._prepare).addCallback(self._begin)
 
     def teardown(self) -> Any:
         """Finish the frame in hand, then leave the rings."""
         self._stop.set()
         return self.in_thread(self._close)
+
+    # Controls.
 
     def status(self) -> dict[str, Any]:
         """Return how far the integration is; for the role control."""
@@ -138,12 +123,50 @@ class Integrator(DataNodeServer):
         return {
             "state": self._state(),
             "acquisition": state.acquisition,
+            "epoch": self._book.number,
             "frames_integrated": state.integrated,
             "frames_dropped": state.dropped,
             "results_dropped": state.results_dropped,
             "message": state.problem,
             "results": self._ring.status(),
         }
+
+    def configure(self, changes: Mapping[str, Any] | None = None, **more: Any) -> dict[str, Any]:
+        """Change geometry, mask or any other setting of the integration from the next frame on; for the role control.
+
+        Parameters
+        ----------
+        changes : mapping
+            New values by the names of the options; all others stay. Files are relative to the site file, and lie in
+            the site's folder or below its data root. A geometry or mask of None is the detector's own.
+
+        Returns
+        -------
+        dict
+            The epoch that begins with it, as in `epochs`.
+
+        Raises
+        ------
+        ConfigurationError, GeometryError, MaskError
+            For anything wrong, all of it at once; nothing has changed then.
+        AcquisitionRefused
+            For what cannot be changed while an acquisition is under way: the points, names and number of the curves.
+        """
+        if self.live is None:
+            raise ConfigurationError(f"{self.name} is still preparing", remedy="ask again in some seconds")
+        wanted_changes = {**(changes or {}), **more}
+        wanted = changed_settings(self._wanted, wanted_changes)
+        folders = [self.site.path, self.site.resolve_output()] if self.site is not None else [Path.cwd()]
+        refuse_foreign_files(wanted_changes, self._input, folders)
+        return asdict(self._changing.change(self.live, wanted, self._named(wanted, self._detector)))
+
+    def get_settings(self) -> dict[str, Any]:
+        """Return all settings as they are now; for the role control."""
+        return self._wanted.model_dump(mode="json")
+
+    def epochs(self) -> list[dict[str, Any]]:
+        """Return what each number of an epoch means, and how many frames have it; for the role control."""
+        return [] if self.live is None else self._book.listing()
 
     # What it works with.
 
@@ -165,144 +188,169 @@ class Integrator(DataNodeServer):
             raise ConfigurationError(f"{self.name} needs a site's state directory", remedy="start it as part of a site")
         return f"ring://{self.state.frames_socket(source)}"
 
-    def _geometry(self) -> Any:
-        """Return the geometry as `load_geometry` takes it: the node's own, else the detector's."""
-        chosen = self.options.geometry
-        if chosen is None and self.site is not None and self.site.detector is not None:
-            chosen = self.site.detector.geometry
-        if chosen is None:
-            raise ConfigurationError(
-                f"{self.name}: there is no geometry", remedy="set detector.geometry (or geometry of this node): a PONI"
-            )
-        if isinstance(chosen, str):
-            return self._input(chosen)
-        return chosen if isinstance(chosen, dict) else chosen.model_dump()
+    def _named(self, settings: IntegrationSettings, detector: DetectorOptions | None) -> IntegrationSettings:
+        """Return the settings with the detector's geometry and mask, where they name none."""
+        if detector is None:
+            return settings
+        found: dict[str, Any] = {}
+        if settings.geometry is None and detector.geometry is not None:
+            given = detector.geometry
+            found["geometry"] = given if isinstance(given, str) else given.model_dump()
+        if settings.mask is None:
+            found["mask"] = detector.mask
+        return settings.model_copy(update=found)
 
-    def _mask_and_gaps(self, detector: DetectorOptions | None) -> npt.NDArray[np.bool_] | str | None:
-        """Return the mask with the detector's gaps in it; the mask alone where there are no gaps."""
-        gaps = gap_mask(detector) if detector is not None else None
-        mask = self._mask()
-        if detector is None or gaps is None or mask is None:
-            return mask if gaps is None else gaps
-        return load_mask(mask, detector.shape) | gaps
-
-    def _mask(self) -> str | None:
-        chosen = self.options.mask
-        if chosen is None and self.site is not None and self.site.detector is not None:
-            chosen = self.site.detector.mask
-        if chosen is None:
-            return None
-        name, separator, dataset = chosen.partition("::")
-        return f"{self._input(name)}{separator}{dataset}"
-
-    def _input(self, name: str) -> str:
-        return str(self.site.resolve_input(name)) if self.site is not None else name
+    def _input(self, name: str) -> Path:
+        return Path(self.site.resolve_input(name)) if self.site is not None else Path(name)
 
     # Starting and ending.
 
-    def _prepare(self) -> Engine:
-        self._detector = self.site.detector if self.site is not None else None
-        return self._engine(self._detector)
+    def _prepare(self) -> Reducer:
+        from sisockdaq.integrate.epochs import EpochBook
 
-    def _follow(self, source: Description) -> Engine | None:
-        """Return another engine when the detector has been configured anew; in the thread of the frames.
+        reducer, self._detector = self._build(self._named(self._wanted, self._detector))
+        self._book: EpochBook = EpochBook(self.state.path / "epochs" / f"{self.name}.json" if self.state else None)
+        self._book.begin(reducer, time.time())
+        return reducer
 
-        The axis may be another one: what was integrated before is in the files, and leaves the cache.
-        """
-        from sisockdaq.integrate.live import results_description
+    def _build(
+        self, settings: IntegrationSettings, detector: DetectorOptions | None = None
+    ) -> tuple[Reducer, DetectorOptions | None]:
+        """Make a reducer for a detector, by default the present one, and compile what its frames need."""
+        from sisockdaq.integrate.cache import MapCache
+        from sisockdaq.integrate.reduction import Reducer
 
+        detector = detector or self._detector
+        if settings.geometry is None:
+            raise ConfigurationError(
+                f"{self.name}: there is no geometry", remedy="set detector.geometry (or geometry of this node): a PONI"
+            )
+        kept = self.options.keep_maps and self.state is not None
+        integrator = make_integrator(
+            settings,
+            resolve=self._input,
+            shape=detector.shape if detector is not None else None,
+            pixel_size=detector.pixel_size if detector is not None else None,
+            hidden=gap_mask(detector) if detector is not None else None,
+            cache=MapCache(self.state.path / "maps") if kept and self.state is not None else False,
+        )
+        reducer = Reducer(integrator, settings)
+        if detector is not None:
+            reducer.warm_up(detector.dtype)
+        return reducer, detector
+
+    def _follow(self, source: Description) -> Reducer | None:
+        """Return another reducer when the detector has been configured anew; in the thread of the frames."""
         detector = present_detector(self.site, source) if self.site is not None else None
         if detector is None or detector == self._detector:
             return None
-        engine = self._engine(detector)
-        self._detector = detector
-        self.store.forget("frame")
-        self._declare_results(engine)
-        self._ring.describe(results_description(str(self.name), engine))
-        return engine
+        reducer, self._detector = self._build(self._named(self._wanted, detector), detector)
+        self._take_over(reducer)
+        return reducer
 
-    def _engine(self, detector: DetectorOptions | None) -> Engine:
-        from sisockdaq.integrate.integrator import Integrator as Engine
+    def _clear(self, reducer: Reducer) -> None:
+        """Give the writer time to take the last results, where their ring has to be made anew for another length."""
+        from sisockdaq.integrate.live import results_description
 
-        options = self.options
-        engine = Engine(
-            self._geometry(),
-            shape=detector.shape if detector is not None else None,
-            pixel_size=detector.pixel_size if detector is not None else None,
-            mask=self._mask_and_gaps(detector),
-            bins=options.bins,
-            unit=options.unit,
-            split=options.split,
-            radial_range=options.radial_range,
-            polarization=options.polarization,
-            solid_angle=options.solid_angle,
-            error_model=options.error_model,
-            rois=options.rois,
-            maximum=True,
-        )
-        if detector is not None:
-            engine.warm_up(detector.dtype)
-        return engine
+        if results_description(str(self.name), reducer).shape == self._description.shape:
+            return
+        end = time.monotonic() + _WRITER_DEADLINE
+        while time.monotonic() < end and not self._stop.wait(_LOOK_AGAIN):
+            if not any(part["held"] or part["queued"] for part in self._ring.status()["consumers"].values()):
+                return
 
-    def _begin(self, engine: Engine) -> None:
+    def _adopt(self, reducer: Reducer, wanted: IntegrationSettings, held: str) -> Epoch:
+        """Integrate by another reducer from the next frame on; in the thread of the frames."""
+        assert self.live is not None
+        epoch = self._take_over(reducer, held)
+        self._wanted = wanted
+        self.live.use(reducer, self._ring)
+        return epoch
+
+    def _take_over(self, reducer: Reducer, held: str = "") -> Epoch:
+        """Tell everybody what frames become from now on, and begin an epoch.
+
+        With another axis, what was integrated before leaves the cache: it is in the files, and in the epoch's book.
+        """
+        from sisockdaq.integrate.live import results_description
+        from sisockdaq.integrate.reduction import same_axes
+
+        assert self.live is not None
+        if not same_axes(self.live.reducer, reducer):
+            self.store.forget("frame")
+            self._declare_results(reducer)
+            description = results_description(str(self.name), reducer)
+            if description.shape == self._description.shape:
+                self._ring.describe(description)
+            else:
+                self._open_results(description)
+            self._description = description
+        return self._book.begin(reducer, time.time(), held)
+
+    def _open_results(self, description: Description) -> None:
+        """Give out results of another length: a ring's frames keep theirs, so there has to be another ring."""
+        from sisockdaq.integrate.live import result_slots
+
+        self._ring.close()
+        self._ring = make_producer(self._addresses[1], description, slots=result_slots(description))
+
+    def _begin(self, reducer: Reducer) -> None:
         from sisockdaq.integrate.live import LiveIntegration, result_slots, results_description
 
-        self._declare(engine)
+        self._declare(reducer)
         source, own = self._addresses
-        description = results_description(str(self.name), engine)
-        self._ring = make_producer(own, description, slots=result_slots(description))
+        self._description = results_description(str(self.name), reducer)
+        self._ring = make_producer(own, self._description, slots=result_slots(self._description))
         self._images = make_consumer(source, name=str(self.name), policy=self.options.policy)
-        self.live = LiveIntegration(engine, self._images, self._ring, self._publish, self._follow)
+        self.live = LiveIntegration(reducer, self._images, self._ring, self._publish, self._follow)
         self._thread = threading.Thread(
             target=self.live.run, args=(self._stop,), name=f"{self.name}-frames", daemon=True
         )
         self._thread.start()
         self.every(1.0, self._heartbeat)
+        self.every(_KEEP_EPOCHS, self._book.keep, in_thread=True)
 
     def _close(self) -> None:
         if self._thread is not None:
             self._thread.join(_STOP_DEADLINE)
             self._images.close()
             self._ring.close()
+            self._book.keep()
 
-    def _declare(self, engine: Engine) -> None:
-        self._declare_results(engine)
+    def _declare(self, reducer: Reducer) -> None:
+        self._declare_results(reducer)
         for name, (units, about) in _STATUS.items():
             self.series(name, units=units, description=about, timeline="status", keep=86400)
         self.series("state", type="string", description="waiting, ready, integrating or failing.", timeline="status")
         self.series("message", type="string", description="Why frames do not become curves.", timeline="status")
 
-    def _declare_results(self, engine: Engine) -> None:
-        from sisockdaq.integrate.live import scalars_of
+    def _declare_results(self, reducer: Reducer) -> None:
+        from sisockdaq.integrate.live import curve_fields
 
-        unit, keep = engine.unit, self.options.keep
-        axis = {"axis": unit.quantity, "unit": unit.unit, "values": engine.axis.tolist()}
-        curves = {"curve": "Mean intensity by bin."}
-        if engine.has_errors:
-            curves["sigma"] = "Standard error of the mean intensity."
-        for name, about in curves.items():
+        keep = self.options.keep
+        for name, (about, axis) in curve_fields(reducer).items():
             self.series(
                 name,
                 description=about,
                 timeline="frame",
                 type="array",
-                shape=(engine.bins,),
+                shape=axis.values.shape,
                 dtype="<f8",
-                axes=[axis],
+                axes=[{"axis": axis.unit.quantity, "unit": axis.unit.unit, "values": axis.values.tolist()}],
                 keep=keep,
             )
-        for name, about in {"frame_number": "The detector's number of the frame.", **scalars_of(engine)}.items():
-            self.series(name, description=about, timeline="frame", keep=keep)
+        self.series("frame_number", description="The detector's number of the frame.", timeline="frame", keep=keep)
+        for name, meaning in reducer.numbers.items():
+            self.series(name, units=meaning.unit, description=meaning.description, timeline="frame", keep=keep)
 
     # Publishing.
 
-    def _publish(self, header: FrameHeader, result: Result) -> None:
+    def _publish(self, header: FrameHeader, result: Reduced) -> None:
         """Append one frame's results, in the thread of the frames."""
-        from sisockdaq.integrate.live import scalar_values
+        from sisockdaq.integrate.live import curve_values
 
-        row: dict[str, Any] = {"frame_number": header.number, "curve": result.intensity, **scalar_values(result)}
-        if result.sigma is not None:
-            row["sigma"] = result.sigma
+        self._book.count(result.epoch)
+        row: dict[str, Any] = {"frame_number": header.number, **curve_values(result), **result.numbers}
         self.store.timelines["frame"].append(header.time, row)
 
     def _heartbeat(self) -> None:
@@ -317,6 +365,7 @@ class Integrator(DataNodeServer):
             "frames_integrated": state.integrated,
             "frames_dropped": state.dropped,
             "results_dropped": state.results_dropped,
+            "present_epoch": self._book.number,
             "state": self._state(),
             "message": state.problem,
         }

@@ -36,6 +36,7 @@ __all__ = [
     "RadialUnit",
     "Split",
     "Unit",
+    "geometry_parameters",
     "is_regular",
     "load_geometry",
     "locate_pixels",
@@ -157,6 +158,12 @@ def load_geometry(
     _check_values(integrator, origin)
     _check_shape(integrator, origin, shape)
     return integrator
+
+
+def geometry_parameters(pyfai: AzimuthalIntegrator) -> dict[str, float]:
+    """Return the parameters of pyFAI's object, as `load_geometry` takes them; the wavelength where it is known."""
+    places = {"distance": pyfai.dist, **{name: getattr(pyfai, name) for name in _PARAMETERS[1:]}}
+    return {name: float(value) for name, value in places.items() if value is not None}
 
 
 def _from_parameters(

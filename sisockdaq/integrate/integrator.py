@@ -35,7 +35,7 @@ from sisockdaq.integrate._places import Places, detector_mask
 from sisockdaq.integrate.background import CurveSource, split_background
 from sisockdaq.integrate.cache import MapCache, open_cache
 from sisockdaq.integrate.corrections import ImageSource, load_corrections, mark_unusable
-from sisockdaq.integrate.geometry import load_geometry, radial_unit
+from sisockdaq.integrate.geometry import RadialUnit, geometry_parameters, load_geometry, radial_unit
 from sisockdaq.integrate.kernels import ErrorModel
 from sisockdaq.integrate.maps import BinMap, Split
 from sisockdaq.integrate.median import median
@@ -114,6 +114,8 @@ class Integrator:
         Bin centres, in the unit that was asked for.
     unit : RadialUnit
         That unit.
+    geometry : dict of float
+        Distance, point of normal incidence [m], rotations [rad] and, if known, wavelength [m].
     dummy, delta_dummy : float or None
         As the parameters; may be changed between frames.
 
@@ -162,6 +164,7 @@ class Integrator:
             raise ConfigurationError(f"background_scale is {background_scale}, not a finite number")
         self.unit = radial_unit(unit)
         pyfai = load_geometry(geometry, shape=shape, pixel_size=pixel_size)
+        self.geometry = geometry_parameters(pyfai)
         size = (int(pyfai.get_shape()[0]), int(pyfai.get_shape()[1]))
         self._errors = error_model
         self.dummy = dummy
@@ -208,6 +211,10 @@ class Integrator:
     def sectors(self) -> tuple[str, ...]:
         """Names of the parts that have curves of their own."""
         return tuple(self._sectors)
+
+    def axis_of(self, sector: str) -> tuple[npt.NDArray[np.float64], RadialUnit]:
+        """Return the axis of a sector's curve, and its unit."""
+        return self._sectors[sector].axis, self._sectors[sector].unit
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -9,6 +9,7 @@ Policy
 - Images of another shape than the geometry's are not touched: they are given back unused (so that their source counts
   them as dropped here), and `problem` says why.
 - The fill value of lost packets is the source's: pixels that have it are left out.
+- How frames are reduced changes between two of them (`between_frames`), never within one.
 
 One thread calls `step` (or `run`); `state` may be looked at from any.
 """
@@ -17,11 +18,14 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from sisockdaq.errors import FrameSourceError, SisockdaqError
 from sisockdaq.frames import (
@@ -38,9 +42,17 @@ from sisockdaq.frames import (
     Settled,
     Start,
 )
-from sisockdaq.integrate.integrator import Integrator, Result
+from sisockdaq.integrate.reduction import CurveAxis, Reduced, Reducer
 
-__all__ = ["LiveIntegration", "LiveState", "result_slots", "results_description", "scalars_of"]
+__all__ = [
+    "LiveIntegration",
+    "LiveState",
+    "curve_fields",
+    "curve_values",
+    "error_name",
+    "result_slots",
+    "results_description",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -54,7 +66,9 @@ _RING_BYTES = 64 << 20
 _MOST_SLOTS = 1024
 _FEWEST_SLOTS = 16
 
-OnResult = Callable[[FrameHeader, Result], None]
+OnResult = Callable[[FrameHeader, Reduced], None]
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -109,31 +123,23 @@ class _Counts:
         }
 
 
-def scalars_of(integrator: Integrator) -> dict[str, str]:
-    """Return the names of the numbers that each result has besides its curves, with what they mean."""
-    regions = {f"roi_{name}": f"Sum of the pixels in the region {name}." for name in integrator.rois}
-    return {
-        "total": "Sum of all pixels that are not masked.",
-        "maximum": "Largest of them.",
-        "unusable": "Pixels that were left out because their packet was lost.",
-        **regions,
-    }
-
-
-def results_description(name: str, integrator: Integrator) -> Description:
-    """Describe the vector that each frame's result becomes: the curve, its error, then one number each."""
-    bins, unit = integrator.bins, integrator.unit
-    curves = {"curve": "Mean intensity by bin."}
-    if integrator.has_errors:
-        curves["sigma"] = "Standard error of the mean intensity."
-    layout = {curve: [i * bins, (i + 1) * bins] for i, curve in enumerate(curves)}
-    first = len(curves) * bins
-    scalars = scalars_of(integrator)
-    layout |= {scalar: [first + i, first + i + 1] for i, scalar in enumerate(scalars)}
-    axis = {"axis": unit.quantity, "unit": unit.unit, "values": integrator.axis.tolist()}
-    fields = {key: {"units": None, "description": text} for key, text in {**curves, **scalars}.items()}
-    meta = {"layout": layout, "axes": dict.fromkeys(curves, axis), "fields": fields}
-    return Description(name, "results", (first + len(scalars),), "float64", meta=meta)
+def results_description(name: str, reducer: Reducer) -> Description:
+    """Describe the vector that each frame's results become: each curve and its error, then one number each."""
+    layout: dict[str, list[int]] = {}
+    axes: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
+    first = 0
+    for field_name, (about, axis) in curve_fields(reducer).items():
+        bins = axis.values.size
+        layout[field_name] = [first, first + bins]
+        axes[field_name] = {"axis": axis.unit.quantity, "unit": axis.unit.unit, "values": axis.values.tolist()}
+        fields[field_name] = {"units": None, "description": about}
+        first += bins
+    for number, meaning in reducer.numbers.items():
+        layout[number] = [first, first + 1]
+        fields[number] = {"units": meaning.unit, "description": meaning.description}
+        first += 1
+    return Description(name, "results", (first,), "float64", meta={"layout": layout, "axes": axes, "fields": fields})
 
 
 def result_slots(description: Description) -> int:
@@ -147,36 +153,57 @@ class LiveIntegration:
 
     Parameters
     ----------
-    integrator : Integrator
-        Its `Integrator.dummy` is set to the source's fill value.
+    reducer : Reducer
+        Is told the source's fill value.
     consumer : Consumer
         Of images.
     results : Producer
         Made with `results_description`.
     on_result : callable
-        Called with each frame's header and result, in the loop's thread.
+        Called with each frame's header and what it became, in the loop's thread.
     follow : callable, optional
-        Called with each description of the source; returns another integrator where the detector is configured anew,
+        Called with each description of the source; returns another reducer where the detector is configured anew,
         and has told of it already, else None. What it raises as `SisockdaqError` is the reason why nothing is
         integrated.
     """
 
     def __init__(
         self,
-        integrator: Integrator,
+        reducer: Reducer,
         consumer: Consumer,
         results: Producer,
         on_result: OnResult,
-        follow: Callable[[Description], Integrator | None] | None = None,
+        follow: Callable[[Description], Reducer | None] | None = None,
     ) -> None:
         self.state = LiveState()
         self._follow = follow or (lambda description: None)
-        self._integrator = integrator
+        self.reducer = reducer
         self._consumer = consumer
         self._results = results
         self._on_result = on_result
         self._counts: _Counts | None = None
-        self._scalars = tuple(scalars_of(integrator))
+        self._source: Description | None = None
+        self._jobs: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
+
+    def between_frames(self, work: Callable[[], T]) -> Future[T]:
+        """Have something done in the loop's thread, between two frames; from any thread.
+
+        The future has what `work` returns or raises; it is cancelled when the loop ends before.
+        """
+        future: Future[T] = Future()
+        self._jobs.append((future, work))
+        return future
+
+    def use(self, reducer: Reducer, results: Producer | None = None) -> None:
+        """Reduce all frames from now on by another reducer, for another producer of results if there is one.
+
+        Only in the loop's thread. What the source has said holds for the new reducer, too.
+        """
+        self.reducer = reducer
+        if results is not None:
+            self._results = results
+        if self._source is not None:
+            self._ready(self._source)
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set; whatever goes wrong with one frame does not end the loop."""
@@ -186,9 +213,13 @@ class LiveIntegration:
             except Exception as error:  # The edge of the thread: later frames must not suffer from this one.
                 self.state.problem = f"{type(error).__name__}: {error}"
                 _log.exception("a frame or mark could not be handled")
+        while self._jobs:
+            self._jobs.popleft()[0].cancel()
 
     def step(self, timeout: float) -> bool:
         """Handle the next frame or mark; return False when none came within `timeout` seconds."""
+        while self._jobs:
+            _do(*self._jobs.popleft())
         item = self._consumer.next(timeout)
         if item is None:
             return False
@@ -216,22 +247,27 @@ class LiveIntegration:
 
     def _attached(self, description: Description) -> None:
         self.state.attached = False
+        self._source = description
         try:
-            self._integrator = self._follow(description) or self._integrator
-            self.state.problem = self._misfit(description)
+            self.reducer = self._follow(description) or self.reducer
+            self._ready(description)
         except SisockdaqError as error:
             self.state.problem = str(error)
         if self.state.problem:
             _log.error("%s", self.state.problem)
-        else:
-            self._integrator.dummy = description.fill_value
-            self._integrator.warm_up(description.dtype)  # of a rare type it compiles: nobody is to count on it before
         self.state.attached = True
+
+    def _ready(self, description: Description) -> None:
+        """Make the reducer ready for the images of a source."""
+        self.state.problem = self._misfit(description)
+        if not self.state.problem:
+            self.reducer.follow_fill(description.fill_value)
+            self.reducer.warm_up(description.dtype)  # of a rare type it compiles: nobody is to count on it before
 
     def _misfit(self, description: Description) -> str:
         shape = tuple(description.shape)
-        if shape != self._integrator.shape:
-            return f"{description.source} sends images of {shape}, the geometry is for {self._integrator.shape}"
+        if shape != self.reducer.shape:
+            return f"{description.source} sends images of {shape}, the geometry is for {self.reducer.shape}"
         if np.dtype(description.dtype).kind not in "biuf":
             return f"{description.source} sends pixels of type {description.dtype}, which are not numbers"
         return ""
@@ -259,7 +295,7 @@ class LiveIntegration:
         used = False
         try:
             if self.state.attached and not self._blocked(frame):
-                result = self._integrator.integrate(frame.pixels)
+                result = self.reducer.reduce(frame.pixels)
                 used = frame.valid()
         finally:
             frame.release(used=used)
@@ -269,15 +305,15 @@ class LiveIntegration:
                 counts.drop("not_integrated")
             return
         self.state.integrated += 1
-        numbers = scalar_values(result)
+        numbers = result.numbers
         header = replace(frame.header, sequence=-1, total=numbers["total"], maximum=numbers["maximum"])
         self._publish(header, result, counts)
         self._on_result(header, result)
 
     def _blocked(self, frame: BorrowedFrame) -> bool:
-        return frame.pixels.shape != self._integrator.shape
+        return frame.pixels.shape != self.reducer.shape
 
-    def _publish(self, header: FrameHeader, result: Result, counts: _Counts | None) -> None:
+    def _publish(self, header: FrameHeader, result: Reduced, counts: _Counts | None) -> None:
         slot = self._results.acquire()
         if slot is None:
             self.state.results_dropped += 1
@@ -290,20 +326,45 @@ class LiveIntegration:
             counts.complete += header.complete
             counts.partial += not header.complete
 
-    def fill(self, vector: Any, result: Result) -> None:
+    def fill(self, vector: Any, result: Reduced) -> None:
         """Write a result into its vector, as `results_description` lays it out."""
-        bins = self._integrator.bins
-        vector[:bins] = result.intensity
-        first = bins
-        if result.sigma is not None:
-            vector[bins : 2 * bins] = result.sigma
-            first = 2 * bins
-        values = scalar_values(result)
-        vector[first:] = [values[name] for name in self._scalars]
+        first = 0
+        for values in curve_values(result).values():
+            vector[first : first + values.size] = values
+            first += values.size
+        vector[first:] = list(result.numbers.values())
 
 
-def scalar_values(result: Result) -> dict[str, float]:
-    """Return a result's numbers by the names of `scalars_of`."""
-    regions = {f"roi_{name}": float(total) for name, total in result.rois.items()}
-    maximum = np.nan if result.maximum is None else float(result.maximum)
-    return {"total": float(result.total), "maximum": maximum, "unusable": float(result.unusable), **regions}
+def _do(future: Future[Any], work: Callable[[], Any]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        future.set_result(work())
+    except Exception as error:  # it belongs to whoever waits for the future, in another thread
+        future.set_exception(error)
+
+
+def curve_fields(reducer: Reducer) -> dict[str, tuple[str, CurveAxis]]:
+    """Return the fields that are curves, in their order: what each is, and its axis."""
+    found: dict[str, tuple[str, CurveAxis]] = {}
+    for name, axis in reducer.curves.items():
+        where = "" if name == "curve" else f" in the sector {name.removeprefix('curve_')}"
+        found[name] = f"Mean intensity by bin{where}.", axis
+        if reducer.has_errors:
+            found[error_name(name)] = f"Standard error of the mean intensity{where}.", axis
+    return found
+
+
+def curve_values(result: Reduced) -> dict[str, npt.NDArray[np.float64]]:
+    """Return the values of `curve_fields`, in their order."""
+    found = {}
+    for name, curve in result.curves().items():
+        found[name] = curve.intensity
+        if curve.sigma is not None:
+            found[error_name(name)] = curve.sigma
+    return found
+
+
+def error_name(curve: str) -> str:
+    """Return the name of a curve's standard error: ``sigma`` of ``curve``, ``sigma_x`` of ``curve_x``."""
+    return f"sigma{curve.removeprefix('curve')}"

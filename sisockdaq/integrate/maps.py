@@ -29,7 +29,7 @@ from sisockdaq.errors import ConfigurationError, GeometryError, MaskError
 from sisockdaq.integrate import _build, _full
 from sisockdaq.integrate.geometry import Pixels, Split
 
-__all__ = ["MOST_ENTRIES", "SPLITS", "BinMap", "Layout", "SideList", "Split", "build_map"]
+__all__ = ["MOST_ENTRIES", "RANGE_STEP", "SPLITS", "BinMap", "Layout", "SideList", "Split", "build_map"]
 
 SPLITS: tuple[str, ...] = get_args(Split)
 Layout = Literal["whole", "pairs", "triples"]
@@ -37,7 +37,7 @@ Layout = Literal["whole", "pairs", "triples"]
 MOST_ENTRIES = (1 << 16) - 2
 """Entries of a map beside *outside* and *masked*: what a uint16 can count."""
 
-_FLOAT32_STEP = 1.0 + float(np.finfo(np.float32).eps)
+RANGE_STEP = 1.0 + float(np.finfo(np.float32).eps)
 """pyFAI widens the upper end of the range by this factor, so that the last pixel falls into the last bin."""
 
 _WIDE_SHARE = 0.05
@@ -205,7 +205,7 @@ def _range(pixels: Pixels, hidden: npt.NDArray[np.bool_], wanted: tuple[float, f
         low, high = min(wanted), max(wanted)
         if not high > low:
             raise GeometryError(f"the radial range from {low:g} to {high:g} is empty", remedy="give two different ends")
-    return low, high * _FLOAT32_STEP if high > 0 else high / _FLOAT32_STEP
+    return low, high * RANGE_STEP if high > 0 else high / RANGE_STEP
 
 
 def _split_map(

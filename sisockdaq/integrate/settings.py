@@ -188,6 +188,8 @@ class IntegrationSettings(BaseModel):
             problems.append("delta_dummy needs dummy")
         if self.method != "mean" and self.sectors:
             problems.append(f"sectors are integrated by mean only, the method is {self.method}")
+        if self.method == "median" and self.error_model == "azimuthal":
+            problems.append("errors of a median are poisson (or null for none), not azimuthal")
         if problems:
             raise ValueError("; ".join(problems))
         return self

@@ -20,12 +20,19 @@ from sisockdaq.frames import (
     Start,
 )
 from sisockdaq.frames.memory import MemoryBus, MemoryConsumer
-from sisockdaq.integrate import Integrator, Result
-from sisockdaq.integrate.live import LiveIntegration, result_slots, results_description, scalar_values
+from sisockdaq.integrate.live import LiveIntegration, result_slots, results_description
+from sisockdaq.integrate.reduction import Reduced, Reducer
+from sisockdaq.integrate.settings import IntegrationSettings, make_integrator
 
 SHAPE = (40, 52)
 GEOMETRY = {"distance": 0.1, "poni1": 0.0015, "poni2": 0.0021, "wavelength": 1e-10}
 FILL = 65535
+
+
+def reducer(epoch: int = 1, **options: Any) -> Reducer:
+    given = {"geometry": GEOMETRY, "rois": {"beam": (10, 10, 20, 30)}, "bins": 30, **options}
+    settings = IntegrationSettings.model_validate(given)
+    return Reducer(make_integrator(settings, shape=SHAPE, pixel_size=75e-6), settings, epoch)
 
 
 class Rig:
@@ -34,21 +41,19 @@ class Rig:
     def __init__(
         self, *, shape: tuple[int, int] = SHAPE, policy: str = "lossless", slots: int = 4, **options: Any
     ) -> None:
-        boxes = {"beam": (10, 10, 20, 30)}
-        settings: dict[str, Any] = {"error_model": "poisson", "maximum": True, "rois": boxes, "bins": 30, **options}
-        self.integrator = Integrator(GEOMETRY, shape=SHAPE, pixel_size=75e-6, **settings)
+        self.reducer = reducer(**options)
         description = Description("receiver", "image", shape, "uint16", packets_per_frame=4, fill_value=FILL)
         self.images = MemoryBus(description, slots=8)
-        self.described = results_description("integrator", self.integrator)
+        self.described = results_description("integrator", self.reducer)
         self.results = MemoryBus(self.described, slots=slots)
-        self.seen: list[tuple[FrameHeader, Result]] = []
+        self.seen: list[tuple[FrameHeader, Reduced]] = []
         consumer = self.images.consumer("integrator", Policy(policy))  # type: ignore[arg-type]
-        self.live = LiveIntegration(self.integrator, consumer, self.results.producer, self.note)
+        self.live = LiveIntegration(self.reducer, consumer, self.results.producer, self.note)
         self.writer: MemoryConsumer = self.results.consumer("writer", Policy("lossless"))
         assert isinstance(self.writer.next(1), Attached)
         self.work()
 
-    def note(self, header: FrameHeader, result: Result) -> None:
+    def note(self, header: FrameHeader, result: Reduced) -> None:
         self.seen.append((header, result))
 
     def work(self) -> None:
@@ -91,18 +96,18 @@ def test_an_acquisition_becomes_one_of_results() -> None:
     assert rig.writer.next(1) == Start("run", 3)
     for index in range(3):
         frame: Any = rig.writer.next(1)
-        header, values, expected = frame.header, frame.pixels.copy(), rig.integrator.integrate(picture(index))
+        header, values, expected = frame.header, frame.pixels.copy(), rig.reducer.reduce(picture(index))
         frame.release()
         assert (header.number, header.time, header.last) == (1000 + index, 50.0 + index / 8, 50.1 + index / 8)
         assert (header.index, header.timestamp, header.complete) == (index, 7, index > 0)
         layout = rig.described.meta["layout"]
         parts = {name: values[begin:end] for name, (begin, end) in layout.items()}
-        np.testing.assert_array_equal(parts["curve"], expected.intensity)
-        np.testing.assert_array_equal(parts["sigma"], expected.sigma)
+        np.testing.assert_array_equal(parts["curve"], expected.curve.intensity)
+        np.testing.assert_array_equal(parts["sigma"], expected.curve.sigma)
         numbers = {name: part[0] for name, part in parts.items() if name not in ("curve", "sigma")}
-        assert numbers == scalar_values(expected)
+        assert numbers == expected.numbers
         assert numbers["roi_beam"] == picture(index)[10:30, 10:20].sum()
-        assert (header.total, header.maximum) == (expected.total, expected.maximum)
+        assert (header.total, header.maximum) == (expected.curve.total, expected.curve.maximum)
     end: Any = rig.writer.next(1)
     assert (end.acquisition, end.reason) == ("run", "complete")
     rig.writer.request(Report("run", {"results_written": 3}))
@@ -122,10 +127,10 @@ def test_lost_packets_are_left_out() -> None:
     image[10:20] = FILL
     rig.send(-1, image, received=3)
     rig.work()
-    (_, result), expected = rig.seen[0], rig.integrator.integrate(image)
-    assert result.unusable == 10 * SHAPE[1]
-    assert result.total == image[image != FILL].sum()
-    np.testing.assert_array_equal(result.intensity, expected.intensity)
+    (_, result), expected = rig.seen[0], rig.reducer.reduce(image)
+    assert result.curve.unusable == 10 * SHAPE[1]
+    assert result.curve.total == image[image != FILL].sum()
+    np.testing.assert_array_equal(result.curve.intensity, expected.curve.intensity)
 
 
 def test_a_full_ring_of_results_holds_nothing_back() -> None:
@@ -185,7 +190,7 @@ def test_a_late_comer_joins_the_acquisition_under_way() -> None:
     rig = Rig()
     rig.start(10)
     late = LiveIntegration(
-        rig.integrator, rig.images.consumer("late", Policy("lossless")), MemoryBus(rig.described).producer, rig.note
+        rig.reducer, rig.images.consumer("late", Policy("lossless")), MemoryBus(rig.described).producer, rig.note
     )
     assert late.step(0)
     assert late.state.acquisition == "run"
@@ -195,7 +200,7 @@ def test_one_failure_does_not_end_the_loop() -> None:
     rig = Rig()
     stop, called = threading.Event(), []
 
-    def broken(header: FrameHeader, result: Result) -> None:
+    def broken(header: FrameHeader, result: Reduced) -> None:
         called.append(header.number)
         if len(called) == 1:
             raise RuntimeError("no room")

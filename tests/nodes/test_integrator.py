@@ -191,7 +191,7 @@ def test_a_site_without_geometry_or_source_is_refused(network: Network, tmp_path
     [
         {"unit": "q_nm"},
         {"bins": 0},
-        {"split": "full"},
+        {"split": "half"},
         {"policy": "sometimes"},
         {"rois": {"not a name": [0, 0, 1, 1]}},
         {"polarization": 2},

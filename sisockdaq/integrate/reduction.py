@@ -1,0 +1,208 @@
+"""From a frame to all that the settings ask of it: its curve, its sectors' curves, and its numbers.
+
+The live node and ``sisockdaq integrate`` both reduce frames by a `Reducer`, so the same settings give the same numbers,
+to the last bit. One `Reducer` may be used by several threads at once.
+
+`Reducer.curves` and `Reducer.numbers` say what each frame's `Reduced` holds, before there is any frame: that is what
+fields are declared and files are laid out from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sisockdaq.integrate.geometry import RadialUnit
+from sisockdaq.integrate.integrator import Integrator
+from sisockdaq.integrate.result import Result, RingResult
+from sisockdaq.integrate.settings import IntegrationSettings
+
+__all__ = ["CurveAxis", "Number", "Reduced", "Reducer", "same_axes", "same_layout"]
+
+
+@dataclass(frozen=True, slots=True)
+class CurveAxis:
+    """The axis of a curve; `values` (bins,) in `unit`."""
+
+    values: npt.NDArray[np.float64]
+    unit: RadialUnit
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """What one of a frame's numbers means."""
+
+    description: str
+    unit: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reduced:
+    """What a frame has become.
+
+    Attributes
+    ----------
+    epoch : int
+        Number of the calibration (and of all other settings) that it was made with.
+    curve : Result
+        Of the whole image.
+    sectors : dict of Result
+        Of its parts, by the names of the settings.
+    numbers : dict of float
+        As `Reducer.numbers` describes them, in its order.
+    """
+
+    epoch: int
+    curve: Result
+    sectors: dict[str, Result] = field(default_factory=dict)
+    numbers: dict[str, float] = field(default_factory=dict)
+
+    def curves(self) -> dict[str, Result]:
+        """Return all curves by the names of `Reducer.curves`."""
+        return {"curve": self.curve, **{_curve_name(name): result for name, result in self.sectors.items()}}
+
+
+class Reducer:
+    """Reduce frames as settings say.
+
+    Parameters
+    ----------
+    integrator : Integrator
+        Made by `make_integrator` of the same settings.
+    settings : IntegrationSettings
+    epoch : int
+        Goes into each `Reduced`.
+
+    Attributes
+    ----------
+    epoch : int
+    """
+
+    def __init__(self, integrator: Integrator, settings: IntegrationSettings, epoch: int = 0) -> None:
+        self.integrator = integrator
+        self.settings = settings
+        self.epoch = epoch
+        self._fill: float | None = None
+        self._reduce = self._way()
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the images."""
+        return self.integrator.shape
+
+    @property
+    def has_errors(self) -> bool:
+        """Whether each curve has a sigma."""
+        return self.settings.error_model is not None
+
+    @property
+    def curves(self) -> dict[str, CurveAxis]:
+        """The curves of each frame, by name: ``curve``, and ``curve_<name>`` of each sector."""
+        whole = CurveAxis(self.integrator.axis, self.integrator.unit)
+        sectors = {_curve_name(name): CurveAxis(*self.integrator.axis_of(name)) for name in self.integrator.sectors}
+        return {"curve": whole, **sectors}
+
+    @property
+    def numbers(self) -> dict[str, Number]:
+        """The numbers of each frame, by name."""
+        found = {
+            "epoch": Number("Which calibration and settings the frame was integrated with."),
+            "total": Number("Sum of all pixels that are not masked."),
+            "maximum": Number("Largest of them."),
+            "unusable": Number("Pixels that were left out because their packet was lost."),
+        }
+        if self.settings.method == "sigma_clip":
+            found["rejected"] = Number("Pixels that were left out because they did not belong to their ring.")
+        return found | {
+            f"roi_{name}": Number(f"Sum of the pixels in the region {name}.") for name in self.settings.rois
+        }
+
+    def follow_fill(self, value: float | None) -> None:
+        """Leave out the pixels that a source has filled with this value, too, because they did not come."""
+        self._fill = value
+        if self.settings.dummy is None:
+            self.integrator.dummy = value
+
+    def warm_up(self, dtype: npt.DTypeLike) -> None:
+        """Compile what frames of that type need, and touch the map's memory."""
+        self.reduce(np.zeros(self.shape, dtype))
+
+    def reduce(self, image: npt.NDArray[Any], *, monitor: float = 1.0, transmission: float = 1.0) -> Reduced:
+        """Reduce one frame; parameters and errors are those of `Integrator.integrate`."""
+        image = self._without_fill(image)
+        factors = {"monitor": monitor, "transmission": transmission}
+        curve = self._reduce(image, **factors)
+        if not self.has_errors and curve.sigma is not None:
+            curve = replace(curve, sigma=None)
+        sectors = self.integrator.integrate_all(image, **factors) if self.integrator.sectors else {}
+        return Reduced(self.epoch, curve, sectors, self._numbers(curve))
+
+    def _way(self) -> Callable[..., Result]:
+        settings, integrator = self.settings, self.integrator
+        if settings.method == "median":
+            return lambda image, **factors: integrator.median(image, quantiles=settings.quantiles, **factors)
+        if settings.method == "sigma_clip":
+            return lambda image, **factors: integrator.sigma_clip(
+                image,
+                threshold=settings.clip_threshold,
+                iterations=settings.clip_iterations,
+                error_model=settings.error_model or "azimuthal",
+                **factors,
+            )
+        return integrator.integrate
+
+    def _without_fill(self, image: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return an image whose filled pixels have the value that the integrator leaves out."""
+        dummy, fill = self.settings.dummy, self._fill
+        if dummy is None or fill is None or dummy == fill:
+            return image
+        filled = image == fill
+        if not filled.any():
+            return image
+        return np.where(filled, image.dtype.type(dummy) if _holds(image.dtype, dummy) else np.nan, image)
+
+    def _numbers(self, curve: Result) -> dict[str, float]:
+        maximum = np.nan if curve.maximum is None else float(curve.maximum)
+        found = {
+            "epoch": float(self.epoch),
+            "total": float(curve.total),
+            "maximum": maximum,
+            "unusable": float(curve.unusable),
+        }
+        if isinstance(curve, RingResult) and self.settings.method == "sigma_clip":
+            found["rejected"] = float(curve.rejected.sum())
+        return found | {f"roi_{name}": float(total) for name, total in curve.rois.items()}
+
+
+def same_layout(one: Reducer, other: Reducer) -> bool:
+    """Tell whether both give curves and numbers of the same names, lengths and units."""
+    return _outline(one) == _outline(other)
+
+
+def same_axes(one: Reducer, other: Reducer) -> bool:
+    """Tell whether the curves of both have the same points, but for rounding."""
+    mine, its = one.curves, other.curves
+    return _outline(one) == _outline(other) and all(
+        np.allclose(mine[name].values, its[name].values, rtol=1e-9, atol=0.0) for name in mine
+    )
+
+
+def _holds(dtype: np.dtype[Any], value: float) -> bool:
+    """Tell whether pixels of that type can have that value."""
+    if dtype.kind == "f":
+        return True
+    limits = np.iinfo(dtype)
+    return float(value).is_integer() and limits.min <= value <= limits.max
+
+
+def _outline(reducer: Reducer) -> tuple[Any, ...]:
+    curves = [(name, axis.unit, axis.values.size) for name, axis in reducer.curves.items()]
+    return curves, list(reducer.numbers.items()), reducer.has_errors, reducer.shape
+
+
+def _curve_name(sector: str) -> str:
+    return f"curve_{sector}"
