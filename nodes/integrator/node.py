@@ -31,7 +31,7 @@ from sisockdaq.base import DataNodeServer
 from sisockdaq.detector.description import DetectorOptions
 from sisockdaq.detector.layout import gap_mask
 from sisockdaq.errors import ConfigurationError
-from sisockdaq.frames import Description, FrameHeader, make_consumer, make_producer, parse_policy
+from sisockdaq.frames import Description, FrameHeader, Producer, make_consumer, make_producer, parse_policy
 from sisockdaq.integrate.settings import IntegrationSettings, make_integrator
 from sisockdaq.nexus.facts import present_detector
 
@@ -68,6 +68,10 @@ class Integrator(DataNodeServer):
     """Azimuthal integration of every frame."""
 
     deadline: ClassVar[float] = 120.0  # the first start on a machine compiles the kernels
+
+    _description: Description
+    _ring: Producer
+    _book: EpochBook
 
     class Options(DataNodeServer.Options, IntegrationSettings):
         """What is integrated, and how; files are relative to the site file."""
@@ -209,7 +213,7 @@ class Integrator(DataNodeServer):
         from sisockdaq.integrate.epochs import EpochBook
 
         reducer, self._detector = self._build(self._named(self._wanted, self._detector))
-        self._book: EpochBook = EpochBook(self.state.path / "epochs" / f"{self.name}.json" if self.state else None)
+        self._book = EpochBook(self.state.path / "epochs" / f"{self.name}.json" if self.state else None)
         self._book.begin(reducer, time.time())
         return reducer
 
