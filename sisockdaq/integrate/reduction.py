@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from sisockdaq.integrate.geometry import RadialUnit
 from sisockdaq.integrate.integrator import Integrator
+from sisockdaq.integrate.invariants import NAMES, Invariants
 from sisockdaq.integrate.result import Result, RingResult
 from sisockdaq.integrate.settings import IntegrationSettings
 
@@ -88,6 +89,7 @@ class Reducer:
         self.epoch = epoch
         self._fill: float | None = None
         self._reduce = self._way()
+        self._invariants = self._curve_numbers()
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -117,9 +119,8 @@ class Reducer:
         }
         if self.settings.method == "sigma_clip":
             found["rejected"] = Number("Pixels that were left out because they did not belong to their ring.")
-        return found | {
-            f"roi_{name}": Number(f"Sum of the pixels in the region {name}.") for name in self.settings.rois
-        }
+        found |= {f"roi_{name}": Number(f"Sum of the pixels in the region {name}.") for name in self.settings.rois}
+        return found | self._about_invariants()
 
     def follow_fill(self, value: float | None) -> None:
         """Leave out the pixels that a source has filled with this value, too, because they did not come."""
@@ -155,6 +156,36 @@ class Reducer:
             )
         return integrator.integrate
 
+    def _curve_numbers(self) -> Invariants | None:
+        wanted, integrator = self.settings.invariants, self.integrator
+        if wanted is None:
+            return None
+        return Invariants(
+            integrator.axis,
+            unit=integrator.unit.unit,
+            moments_range=wanted.moments_range,
+            guinier_range=wanted.guinier_range,
+            guinier_limit=wanted.guinier_limit,
+            fewest=wanted.guinier_points,
+            tail=wanted.porod_share,
+        )
+
+    def _about_invariants(self) -> dict[str, Number]:
+        if self._invariants is None:
+            return {}
+        words, units = self._invariants.descriptions, self._invariants.units
+        found = {name: Number(words[name], units[name]) for name in NAMES}
+        if self.has_errors:
+            found |= {f"{name}_sigma": Number(f"Standard error of {name}.", units[name]) for name in NAMES}
+        return found | {"guinier_valid": Number("1 where Guinier's law holds: guinier_I0 and Rg mean something.")}
+
+    def _invariants_of(self, curve: Result) -> dict[str, float]:
+        if self._invariants is None:
+            return {}
+        found = self._invariants.of(curve.intensity, curve.sigma)
+        names = [*NAMES, *(f"{name}_sigma" for name in NAMES)] if self.has_errors else NAMES
+        return {**{name: float(found[name]) for name in names}, "guinier_valid": float(found.guinier_valid)}
+
     def _without_fill(self, image: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return an image whose filled pixels have the value that the integrator leaves out."""
         dummy, fill = self.settings.dummy, self._fill
@@ -175,7 +206,8 @@ class Reducer:
         }
         if isinstance(curve, RingResult) and self.settings.method == "sigma_clip":
             found["rejected"] = float(curve.rejected.sum())
-        return found | {f"roi_{name}": float(total) for name, total in curve.rois.items()}
+        found |= {f"roi_{name}": float(total) for name, total in curve.rois.items()}
+        return found | self._invariants_of(curve)
 
 
 def same_layout(one: Reducer, other: Reducer) -> bool:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sisockdaq.integrate.cache import MapCache
     from sisockdaq.integrate.integrator import Integrator
 
-__all__ = ["IntegrationSettings", "Method", "SectorSettings", "file_place", "make_integrator"]
+__all__ = ["IntegrationSettings", "InvariantSettings", "Method", "SectorSettings", "file_place", "make_integrator"]
 
 Method = Literal["mean", "median", "sigma_clip"]
 """How the pixels of a bin become a point of the curve."""
@@ -59,6 +59,30 @@ class SectorSettings(BaseModel):
         return _two_ends(ends)
 
     @field_validator("radial_range")
+    @classmethod
+    def _rising(cls, ends: Range | None) -> Range | None:
+        return _rising_ends(ends)
+
+
+class InvariantSettings(BaseModel):
+    """Numbers of the curve that need no model: moments, Guinier's radius, correlation length, Porod's invariant."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    moments_range: Range | None = Field(
+        None,
+        description="Bins of the moments I0, I1 and I2, in the axis' unit. Default: all but the last.",
+    )
+    guinier_range: Range | None = Field(None, description="Where Guinier's line may lie. Default: anywhere.")
+    guinier_limit: float | None = Field(
+        1.3, gt=0, description="Largest q·Rg of Guinier's line; null for all of guinier_range."
+    )
+    guinier_points: int = Field(6, ge=3, description="Bins that Guinier's line has at least.")
+    porod_share: float = Field(
+        0.1, ge=0, lt=1, description="Share of the moments' bins, the last ones, from which Porod's constant is taken."
+    )
+
+    @field_validator("moments_range", "guinier_range")
     @classmethod
     def _rising(cls, ends: Range | None) -> Range | None:
         return _rising_ends(ends)
@@ -135,6 +159,9 @@ class IntegrationSettings(BaseModel):
     sectors: dict[str, SectorSettings] = Field(
         default_factory=dict, description="Parts of the image with curves of their own: served as curve_<name>."
     )
+    invariants: InvariantSettings | None = Field(
+        None, description="Numbers of the curve that need no model; true for those of the default ranges."
+    )
     threads: int = Field(
         1, ge=1, le=MOST_THREADS, description="Threads at work on a frame. The numbers do not depend on it."
     )
@@ -144,6 +171,12 @@ class IntegrationSettings(BaseModel):
     def _yaml_no(cls, value: Any) -> Any:
         """Take YAML's unquoted ``no``, which is a boolean, as the word."""
         return "no" if value is False else value
+
+    @field_validator("invariants", mode="before")
+    @classmethod
+    def _yes_or_no(cls, value: Any) -> Any:
+        """Take true for the defaults, and false for none."""
+        return {} if value is True else None if value is False else value
 
     @field_validator("azimuth_range")
     @classmethod
@@ -188,6 +221,8 @@ class IntegrationSettings(BaseModel):
             problems.append("delta_dummy needs dummy")
         if self.method != "mean" and self.sectors:
             problems.append(f"sectors are integrated by mean only, the method is {self.method}")
+        if self.invariants is not None and not self.unit.startswith("q_"):
+            problems.append(f"invariants are numbers of curves over q, the unit is {self.unit}")
         if self.method == "median" and self.error_model == "azimuthal":
             problems.append("errors of a median are poisson (or null for none), not azimuthal")
         if problems:

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sisockdaq.errors import ConfigurationError
 from sisockdaq.integrate.epochs import EpochBook, hold_axes
+from sisockdaq.integrate.invariants import NAMES, Invariants
 from sisockdaq.integrate.reduction import Reducer, same_axes, same_layout
 from sisockdaq.integrate.settings import IntegrationSettings, make_integrator
 
@@ -65,6 +67,27 @@ def test_lost_pixels_are_left_out_whatever_the_dummy(dummy: float | None) -> Non
     assert result.numbers["unusable"] == lost
     assert result.numbers["total"] == image[(image != FILL) & ((dummy != 3) | (image != 3))].sum()
     assert image[10, 0] == FILL
+
+
+def test_numbers_of_the_curve_are_those_of_its_invariants() -> None:
+    ranges: dict[str, Any] = {"moments_range": (1, 8), "guinier_range": (0, 5), "guinier_points": 4, "porod_share": 0.2}
+    image = picture()
+    for made in (reducer(invariants=ranges), reducer(invariants=ranges, error_model=None)):
+        numbers, curve = made.reduce(image).numbers, made.reduce(image).curve
+        expected = Invariants(curve.axis, moments_range=(1, 8), guinier_range=(0, 5), fewest=4, tail=0.2).of(
+            curve.intensity, curve.sigma
+        )
+        for name in NAMES:
+            np.testing.assert_equal(numbers[name], expected[name])
+            if made.has_errors:
+                np.testing.assert_equal(numbers[f"{name}_sigma"], expected[f"{name}_sigma"])
+        assert numbers["guinier_valid"] == expected.guinier_valid
+        assert list(numbers) == list(made.numbers)
+        assert made.numbers["I1"].unit == "I (nm^-1)^2"
+    assert "I0" in reducer(invariants=True).numbers
+    assert "I0" not in reducer(invariants=False).numbers
+    with pytest.raises(ConfigurationError, match="no bin for moments lies between 800"):
+        reducer(invariants={"moments_range": (800, 900)})
 
 
 def test_monitor_and_transmission_reach_every_curve() -> None:

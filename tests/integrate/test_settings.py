@@ -45,6 +45,8 @@ def settings(**options: Any) -> IntegrationSettings:
         ({"quantiles": [0.7, 0.2]}, "quantiles", "from 0 to 1"),
         ({"delta_dummy": 1.0}, "", "delta_dummy needs dummy"),
         ({"method": "median", "sectors": {"left": {}}}, "", "sectors are integrated by mean only"),
+        ({"unit": "2th_deg", "invariants": True}, "", "numbers of curves over q"),
+        ({"invariants": {"moments_range": [2, 1]}}, "invariants", "from 2 to 1 is empty"),
         ({"polarization": 2}, "polarization", "less than or equal to 1"),
         ({"threads": 0}, "threads", "greater than or equal to 1"),
         ({"bin": 100}, "bin", "not permitted"),
