@@ -4,7 +4,7 @@ Promises
 --------
 - A map is found again only for the same geometry, detector, mask, weights and options, by the same version of pyFAI and
   of this code; all of that is part of its file's name, as a digest.
-- A file that is damaged or of another kind is never believed: its checksums are tested and its numbers held against
+- A file that is damaged or of another kind is never believed: its checksum is tested and its numbers held against
   each other. It is removed, a line in the log says so, and the map is computed.
 - The folder does not grow above a limit: the maps that were not used for longest go first. A folder that cannot be
   written to costs a line in the log, no more.
@@ -20,8 +20,6 @@ import logging
 import os
 import tempfile
 import time
-import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sisockdaq.integrate import kernels
+from sisockdaq.integrate._arrayfile import pack_arrays, read_arrays
 from sisockdaq.integrate._jit import stamp
 from sisockdaq.integrate.geometry import is_regular
 from sisockdaq.integrate.maps import BinMap, SideList, Split
@@ -48,7 +47,7 @@ DEFAULT_LIMIT: Final = 4 << 30
 _ABANDONED: Final = 3600.0
 """Age from which a file that was never finished belongs to nobody any more [s]."""
 
-_SUFFIX: Final = ".npz"
+_SUFFIX: Final = ".map"
 _LANES: Final = {"whole": (1, 0), "pairs": (2, 1), "triples": (1, 2)}
 """Of each layout, the entries a bin and the shares a pixel."""
 
@@ -162,11 +161,10 @@ class MapCache:
         """Read a map; None where there is none that can be believed."""
         path = self._path(key)
         try:
-            with np.load(path, allow_pickle=False) as file:
-                prepared = _unpack({name: file[name] for name in file.files})
+            prepared = _unpack(read_arrays(path))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
             _log.warning("the stored map %s cannot be used (%s); it is made anew", path, error or type(error).__name__)
             with contextlib.suppress(OSError):
                 path.unlink()
@@ -188,7 +186,7 @@ class MapCache:
             self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             with tempfile.NamedTemporaryFile(dir=self.directory, suffix=".part", delete=False) as file:
                 name = Path(file.name)
-                np.savez(file, **arrays)
+                file.write(pack_arrays(arrays).data)
             name.replace(self._path(key))
             self._shrink()
         except OSError as error:

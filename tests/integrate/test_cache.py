@@ -13,6 +13,7 @@ from pyFAI.integrator.azimuthal import AzimuthalIntegrator
 
 from sisockdaq.integrate import Integrator, load_geometry
 from sisockdaq.integrate import _places as places
+from sisockdaq.integrate._arrayfile import pack_arrays, read_arrays, unpack_arrays
 from sisockdaq.integrate.cache import MapCache, default_cache_root, map_key, prepare_map
 from sisockdaq.integrate.geometry import locate_pixels
 from sisockdaq.integrate.maps import build_map
@@ -140,6 +141,19 @@ def test_a_damaged_file_is_made_anew(tmp_path: Path, caplog: pytest.LogCaptureFi
     assert path.stat().st_size == len(whole)
 
 
+def test_a_file_gives_back_what_was_written_and_notices_each_changed_bit() -> None:
+    arrays: dict[str, Any] = {"a": np.arange(7, dtype=np.float32), "none": np.empty((0, 2)), "b": np.eye(3)}
+    words = pack_arrays(arrays)
+    for name, array in unpack_arrays(words.copy()).items():
+        assert array.dtype == arrays[name].dtype
+        np.testing.assert_array_equal(array, arrays[name])
+    for bit in range(8 * words.nbytes):
+        damaged = words.copy()
+        damaged.view(np.uint8)[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(ValueError, match=r"checksum|kind"):
+            unpack_arrays(damaged)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -156,29 +170,28 @@ def test_a_file_whose_parts_do_not_fit_is_not_believed(tmp_path: Path, change: d
     pixels = locate_pixels(load_geometry(PLACE, shape=SHAPE, pixel_size=75e-6), "q_nm^-1", split="no")
     cache.store("map", prepare_map(build_map(pixels, None, bins=30)))
     assert cache.load("map") is not None
-    with np.load(tmp_path / "map.npz") as file:
-        arrays = {name: file[name] for name in file.files}
-    np.savez(tmp_path / "map.npz", **{**arrays, **change})
+    arrays = read_arrays(tmp_path / "map.map")
+    (tmp_path / "map.map").write_bytes(pack_arrays({**arrays, **change}).tobytes())
     assert cache.load("map") is None
-    assert not (tmp_path / "map.npz").exists()
+    assert not (tmp_path / "map.map").exists()
 
 
 def test_the_folder_stays_below_its_limit(tmp_path: Path) -> None:
     pixels = locate_pixels(load_geometry(PLACE, shape=SHAPE, pixel_size=75e-6), "q_nm^-1", split="no")
     prepared = prepare_map(build_map(pixels, None, bins=30))
     MapCache(tmp_path).store("a", prepared)
-    size = (tmp_path / "a.npz").stat().st_size
+    size = (tmp_path / "a.map").stat().st_size
     abandoned = tmp_path / "never-finished.part"
     abandoned.touch()
     cache = MapCache(tmp_path, limit=3 * size)
     for age, name in enumerate("bc"):
         cache.store(name, prepared)
-        os.utime(tmp_path / f"{name}.npz", (1000 + age, 1000 + age))
-    os.utime(tmp_path / "a.npz", (999, 999))
+        os.utime(tmp_path / f"{name}.map", (1000 + age, 1000 + age))
+    os.utime(tmp_path / "a.map", (999, 999))
     os.utime(abandoned, (999, 999))
     assert cache.load("a") is not None  # used again: b is the oldest now
     cache.store("d", prepared)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npz", "c.npz", "d.npz"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.map", "c.map", "d.map"]
     MapCache(tmp_path / "small", limit=100).store("a", prepared)
     assert not (tmp_path / "small").exists()
 
