@@ -56,7 +56,7 @@ class Binned:
         self.corrections = corrections
         self.axis = _frozen(bin_map.axis * unit.scale)
         self._normalization = _frozen(prepared.normalization)
-        self._count = _frozen(prepared.count)
+        self.count = self._count = _frozen(prepared.count)
         self._dark: npt.NDArray[Any] | None = None
         self._dark_map: BinMap | None = None
         if corrections.dark is not None:

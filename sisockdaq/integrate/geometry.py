@@ -16,6 +16,7 @@ to know the units, or has other things to do first, should not spend.
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ __all__ = [
     "is_regular",
     "load_geometry",
     "locate_pixels",
+    "poni_text",
     "radial_unit",
 ]
 
@@ -164,6 +166,15 @@ def geometry_parameters(pyfai: AzimuthalIntegrator) -> dict[str, float]:
     """Return the parameters of pyFAI's object, as `load_geometry` takes them; the wavelength where it is known."""
     places = {"distance": pyfai.dist, **{name: getattr(pyfai, name) for name in _PARAMETERS[1:]}}
     return {name: float(value) for name, value in places.items() if value is not None}
+
+
+def poni_text(integrator: AzimuthalIntegrator) -> str:
+    """Return a geometry as text of a PONI file, without the date on which it is asked for."""
+    from pyFAI.io.ponifile import PoniFile
+
+    text = io.StringIO()
+    PoniFile(integrator).write(text)
+    return "".join(line for line in text.getvalue().splitlines(keepends=True) if not line.startswith("#"))
 
 
 def _from_parameters(

@@ -35,7 +35,7 @@ from sisockdaq.integrate._places import Places, detector_mask
 from sisockdaq.integrate.background import CurveSource, split_background
 from sisockdaq.integrate.cache import MapCache, open_cache
 from sisockdaq.integrate.corrections import ImageSource, load_corrections, mark_unusable
-from sisockdaq.integrate.geometry import RadialUnit, geometry_parameters, load_geometry, radial_unit
+from sisockdaq.integrate.geometry import RadialUnit, geometry_parameters, load_geometry, poni_text, radial_unit
 from sisockdaq.integrate.kernels import ErrorModel
 from sisockdaq.integrate.maps import BinMap, Split
 from sisockdaq.integrate.median import median
@@ -172,6 +172,7 @@ class Integrator:
         self._maximum = maximum
         self._threads = int(threads)
         curve, image = split_background(background, background_scale, size)
+        self._pyfai, self._mask = pyfai, detector_mask(mask, pyfai)
         places = Places(
             pyfai,
             split=split,
@@ -186,7 +187,7 @@ class Integrator:
                 dummy=dummy,
                 delta_dummy=delta_dummy,
             ),
-            mask=detector_mask(mask, pyfai),
+            mask=self._mask,
             background=curve,
             background_scale=background_scale,
             cache=open_cache(cache),
@@ -215,6 +216,20 @@ class Integrator:
     def axis_of(self, sector: str) -> tuple[npt.NDArray[np.float64], RadialUnit]:
         """Return the axis of a sector's curve, and its unit."""
         return self._sectors[sector].axis, self._sectors[sector].unit
+
+    def count_of(self, sector: str | None = None) -> npt.NDArray[np.float64]:
+        """Return how many pixels (with splitting: shares) each bin has, of the whole image or of a sector."""
+        return (self._whole if sector is None else self._sectors[sector]).count
+
+    @property
+    def mask(self) -> npt.NDArray[np.bool_] | None:
+        """True where no curve uses a pixel; None where all are used. Not to be changed."""
+        return self._mask
+
+    @property
+    def poni(self) -> str:
+        """The geometry as text of a PONI file."""
+        return poni_text(self._pyfai)
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -140,6 +140,10 @@ class Reducer:
         if not self.has_errors and curve.sigma is not None:
             curve = replace(curve, sigma=None)
         sectors = self.integrator.integrate_all(image, **factors) if self.integrator.sectors else {}
+        return self.reduced(curve, sectors)
+
+    def reduced(self, curve: Result, sectors: dict[str, Result]) -> Reduced:
+        """Return curves of this reducer, or averages of them, with the numbers that belong to them."""
         return Reduced(self.epoch, curve, sectors, self._numbers(curve))
 
     def _way(self) -> Callable[..., Result]:

@@ -1,0 +1,124 @@
+"""What ``sisockdaq integrate`` is asked for: settings of a command line, over those of a site's integrator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sisockdaq.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from sisockdaq.integrate.settings import IntegrationSettings
+
+__all__ = ["SiteSettings", "checked", "frame_slice", "of_site", "pair", "put"]
+
+
+@dataclass
+class SiteSettings:
+    """What a site's integrator does, and where its files are.
+
+    Attributes
+    ----------
+    settings : dict
+        Those of `IntegrationSettings` that the site gives.
+    resolve : callable
+        Finds the site's files.
+    pixel_size : float or None
+        [m]
+    """
+
+    settings: dict[str, Any]
+    resolve: Callable[[str], Path]
+    pixel_size: float | None
+
+
+def of_site(text: str) -> SiteSettings:
+    """Read the settings of a site's integrator; `text` is its file or folder, with ``::NODE`` for one of several."""
+    from sisockdaq.integrate.settings import IntegrationSettings
+    from sisockdaq.site import load_site
+
+    place, _, wanted = text.partition("::")
+    site = load_site(place)
+    nodes = {name: entry for name, entry in site.nodes.items() if entry.type == "integrator"}
+    if wanted and wanted not in nodes:
+        raise ConfigurationError(
+            f"{place} has no integrator {wanted}", remedy=f"one of {', '.join(nodes) or 'none at all'}"
+        )
+    if not wanted and len(nodes) != 1:
+        many = f"has several integrators: {', '.join(nodes)}" if nodes else "has no integrator"
+        raise ConfigurationError(f"{place} {many}", remedy=f"name one as {place}::NODE" if nodes else "leave it out")
+    options = nodes[wanted or next(iter(nodes))].options
+    known = {name: value for name, value in options.items() if name in IntegrationSettings.model_fields}
+    if site.detector is not None and known.get("geometry") is None and site.detector.geometry is not None:
+        given = site.detector.geometry
+        known["geometry"] = given if isinstance(given, str) else given.model_dump(exclude_none=True)
+    if site.detector is not None and known.get("mask") is None:
+        known["mask"] = site.detector.mask
+    return SiteSettings(known, site.resolve_input, None if site.detector is None else site.detector.pixel_size)
+
+
+_FILES = ("geometry", "mask", "dark", "flat", "absorption", "background")
+"""Settings that name files: those of a command line are relative to the folder that it is given in."""
+
+
+def put(known: dict[str, Any], given: dict[str, Any], texts: Sequence[str]) -> None:
+    """Put what the command line says over what is known."""
+    from sisockdaq.site import read_setting
+
+    for text in texts:
+        path, value = read_setting(text)
+        place = given
+        for part in path[:-1]:
+            inner = place.setdefault(part, {})
+            if not isinstance(inner, dict):
+                raise ConfigurationError(f"--set {text}: {part} has no such parts")
+            place = inner
+        place[path[-1]] = value
+    for name in _FILES:
+        if isinstance(given.get(name), str):
+            file, separator, dataset = given[name].partition("::")
+            given[name] = f"{Path(file).expanduser().absolute()}{separator}{dataset}"
+    known.update(given)
+    checked({"geometry": "none yet", **known})
+
+
+def checked(known: dict[str, Any]) -> IntegrationSettings:
+    """Return the settings; all that is wrong with them is told at once."""
+    from pydantic import ValidationError
+
+    from sisockdaq.integrate.settings import IntegrationSettings
+
+    try:
+        return IntegrationSettings(**known)
+    except ValidationError as error:
+        lines = [
+            f"{'.'.join(map(str, each['loc'])) or 'settings'}: {each['msg'].removeprefix('Value error, ')}"
+            for each in error.errors()
+        ]
+        raise ConfigurationError("\n".join(lines), problems=lines) from None
+
+
+def pair(option: str, text: str | None) -> tuple[float, float] | None:
+    """Read the two ends of a range."""
+    if text is None:
+        return None
+    try:
+        first, second = (float(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigurationError(f'{option} "{text}" is no range', remedy=f"write it as {option}=0.1,20") from None
+    return first, second
+
+
+def frame_slice(text: str | None) -> slice:
+    """Read which frames are wanted."""
+    if text is None:
+        return slice(None)
+    try:
+        parts = [int(part) if part.strip() else None for part in text.split(":")]
+        if not 2 <= len(parts) <= 3:
+            raise ValueError
+    except ValueError:
+        raise ConfigurationError(f'--frames "{text}" is no range of frames', remedy="write it as 0:100") from None
+    return slice(*parts)

@@ -1,0 +1,41 @@
+"""One set of curves of many frames, as one long exposure would have given."""
+
+from __future__ import annotations
+
+from sisockdaq.integrate.reduction import Reduced, Reducer
+from sisockdaq.integrate.result import Averager
+
+__all__ = ["FrameAverage"]
+
+
+class FrameAverage:
+    """Add up what frames became; holds sums only.
+
+    Parameters
+    ----------
+    reducer : Reducer
+        Of all frames.
+
+    Attributes
+    ----------
+    frames : int
+        That were added.
+    """
+
+    def __init__(self, reducer: Reducer) -> None:
+        self.frames = 0
+        self._reducer = reducer
+        self._curve = Averager()
+        self._sectors = {name: Averager() for name in reducer.integrator.sectors}
+
+    def add(self, reduced: Reduced) -> None:
+        """Add a frame."""
+        self._curve.add(reduced.curve)
+        for name, averager in self._sectors.items():
+            averager.add(reduced.sectors[name])
+        self.frames += 1
+
+    def result(self) -> Reduced:
+        """Return the average; raise `ValueError` when there are no frames. Totals and regions are sums."""
+        sectors = {name: averager.result() for name, averager in self._sectors.items()}
+        return self._reducer.reduced(self._curve.result(), sectors)
