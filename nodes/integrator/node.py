@@ -22,10 +22,11 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 from sisockdaq.nodes.integrator.changing import Changing, changed_settings, refuse_foreign_files
+from sisockdaq.nodes.integrator.keeping import Keeper
 
 from sisockdaq.base import DataNodeServer
 from sisockdaq.detector.description import DetectorOptions
@@ -50,6 +51,8 @@ _STATUS: dict[str, tuple[str | None, str]] = {
     "frames_integrated": (None, "Frames that became a curve since the node started."),
     "frames_dropped": (None, "Frames that came and did not become a curve."),
     "results_dropped": (None, "Curves that the writer did not get, because it did not take them in time."),
+    "curves_saved": (None, "Frames whose curves are in files of reduced frames since the node started."),
+    "curves_not_saved": (None, "Frames whose curves should be in such files and are not."),
     "present_epoch": (None, "Number of the calibration and settings that the next frame is integrated with."),
 }
 
@@ -85,6 +88,15 @@ class Integrator(DataNodeServer):
             "lossless", description="Which frames are taken: lossless (every one), latest, or every: n."
         )
         keep: float = Field(3600.0, gt=0, description="Age of curves and numbers that are kept for queries [s].")
+        save: list[Literal["nxazint", "nxcansas", "chi", "dat"]] = Field(
+            [],
+            description="Files of reduced frames, one set an acquisition: nxazint (NeXus), nxcansas (SasView), chi, "
+            "dat (text, one a frame). Default: none; a file writer puts the curves into its master anyway.",
+        )
+        save_directory: Path = Field(
+            Path("reduced"), description="Folder of these files, relative to the site's data root."
+        )
+        save_overwrite: bool = Field(False, description="Whether files of the same names give way.")
         keep_maps: bool = Field(
             True, description="Whether maps are kept in the site's state directory, where the next start finds them."
         )
@@ -99,6 +111,7 @@ class Integrator(DataNodeServer):
         """Compute the map and compile, in a thread; then declare the fields and begin to consume."""
         self.live: LiveIntegration | None = None
         self._thread: threading.Thread | None = None
+        self._keeper: Keeper | None = None
         self._stop = threading.Event()
         self._last = (time.monotonic(), 0)
         self._detector: DetectorOptions | None = self.site.detector if self.site is not None else None
@@ -131,7 +144,8 @@ class Integrator(DataNodeServer):
             "frames_integrated": state.integrated,
             "frames_dropped": state.dropped,
             "results_dropped": state.results_dropped,
-            "message": state.problem,
+            **self._saved(),
+            "message": self._problem(),
             "results": self._ring.status(),
         }
 
@@ -305,8 +319,10 @@ class Integrator(DataNodeServer):
         source, own = self._addresses
         self._description = results_description(str(self.name), reducer)
         self._ring = make_producer(own, self._description, slots=result_slots(self._description))
+        if self.options.save:
+            self._keeper = Keeper(self._save_folder(), self.options.save, overwrite=self.options.save_overwrite)
         self._images = make_consumer(source, name=str(self.name), policy=self.options.policy)
-        self.live = LiveIntegration(reducer, self._images, self._ring, self._publish, self._follow)
+        self.live = LiveIntegration(reducer, self._images, self._ring, self._publish, self._follow, self._ended)
         self._thread = threading.Thread(
             target=self.live.run, args=(self._stop,), name=f"{self.name}-frames", daemon=True
         )
@@ -320,13 +336,24 @@ class Integrator(DataNodeServer):
             self._images.close()
             self._ring.close()
             self._book.keep()
+        if self._keeper is not None:
+            self._keeper.close(_STOP_DEADLINE)
+
+    def _save_folder(self) -> Path:
+        folder = self.options.save_directory
+        return Path(self.site.resolve_output(folder)) if self.site is not None else folder
 
     def _declare(self, reducer: Reducer) -> None:
         self._declare_results(reducer)
         for name, (units, about) in _STATUS.items():
             self.series(name, units=units, description=about, timeline="status", keep=86400)
         self.series("state", type="string", description="waiting, ready, integrating or failing.", timeline="status")
-        self.series("message", type="string", description="Why frames do not become curves.", timeline="status")
+        self.series(
+            "message",
+            type="string",
+            description="Why frames do not become curves, or curves not files.",
+            timeline="status",
+        )
 
     def _declare_results(self, reducer: Reducer) -> None:
         from sisockdaq.integrate.live import curve_fields
@@ -356,6 +383,13 @@ class Integrator(DataNodeServer):
         self._book.count(result.epoch)
         row: dict[str, Any] = {"frame_number": header.number, **curve_values(result), **result.numbers}
         self.store.timelines["frame"].append(header.time, row)
+        acquisition = None if self.live is None else self.live.state.acquisition
+        if self._keeper is not None and self.live is not None and acquisition is not None and header.index >= 0:
+            self._keeper.add(acquisition, self.live.reducer, header, result)
+
+    def _ended(self, acquisition: str) -> None:
+        if self._keeper is not None:
+            self._keeper.end()
 
     def _heartbeat(self) -> None:
         if self.live is None:
@@ -369,11 +403,24 @@ class Integrator(DataNodeServer):
             "frames_integrated": state.integrated,
             "frames_dropped": state.dropped,
             "results_dropped": state.results_dropped,
+            **self._saved(),
             "present_epoch": self._book.number,
             "state": self._state(),
-            "message": state.problem,
+            "message": self._problem(),
         }
         self.store.timelines["status"].append(time.time(), row)
+
+    def _saved(self) -> dict[str, int]:
+        keeper = self._keeper
+        return {
+            "curves_saved": 0 if keeper is None else keeper.saved,
+            "curves_not_saved": 0 if keeper is None else keeper.not_saved,
+        }
+
+    def _problem(self) -> str:
+        """Say why frames do not become curves, else why curves do not get into files."""
+        problem = "" if self.live is None else self.live.state.problem
+        return problem or ("" if self._keeper is None else self._keeper.problem)
 
     def _state(self) -> str:
         if self.live is None or not self.live.state.attached:

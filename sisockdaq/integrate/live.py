@@ -165,6 +165,8 @@ class LiveIntegration:
         Called with each description of the source; returns another reducer where the detector is configured anew,
         and has told of it already, else None. What it raises as `SisockdaqError` is the reason why nothing is
         integrated.
+    on_end : callable, optional
+        Called with each acquisition's name when its last frame has been given to `on_result`, in the loop's thread.
     """
 
     def __init__(
@@ -174,9 +176,11 @@ class LiveIntegration:
         results: Producer,
         on_result: OnResult,
         follow: Callable[[Description], Reducer | None] | None = None,
+        on_end: Callable[[str], None] | None = None,
     ) -> None:
         self.state = LiveState()
         self._follow = follow or (lambda description: None)
+        self._on_end = on_end or (lambda acquisition: None)
         self.reducer = reducer
         self._consumer = consumer
         self._results = results
@@ -285,6 +289,7 @@ class LiveIntegration:
             return
         self._counts, self.state.acquisition = None, None
         self._results.end(End(acquisition, reason, counts.to_ledger()), _SETTLE_DEADLINE)
+        self._on_end(acquisition)
         try:
             self._consumer.request(Report(acquisition, {"frames_integrated": counts.integrated}))
         except FrameSourceError as error:

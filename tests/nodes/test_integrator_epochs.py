@@ -17,6 +17,7 @@ from sisockdaq.errors import AcquisitionRefused, ConfigurationError, NotAuthoriz
 from sisockdaq.frames import Attached, Description, End, FrameHeader, Start, make_consumer, make_producer
 from sisockdaq.integrate import Integrator as Engine
 from sisockdaq.integrate import Sector, load_geometry
+from sisockdaq.nexus.reduced import read_epochs
 from sisockdaq.site import load_site
 from sisockdaq.testing.network import Network
 from sisockdaq.testing.waiting import wait_until
@@ -38,7 +39,7 @@ PICTURE = np.random.default_rng(0).poisson(40, SHAPE).astype(np.uint16)
 class Bench:
     """A site's receiver (as a producer of images), its integrator, and its writer (as a consumer of results)."""
 
-    def __init__(self, network: Network, folder: Path) -> None:
+    def __init__(self, network: Network, folder: Path, **options: Any) -> None:
         (folder / "site.yml").write_text(SITE)
         self.folder = folder
         self.network = network
@@ -46,7 +47,7 @@ class Bench:
         network.state.make()
         description = Description("receiver", "image", SHAPE, "uint16", packets_per_frame=128, fill_value=65535)
         self.images = make_producer(f"ring://{network.state.frames_socket('receiver')}", description, slots=8)
-        self.node = network.start(Integrator, site=self.site, **self.site.nodes["integrator"].options)
+        self.node = network.start(Integrator, site=self.site, **self.site.nodes["integrator"].options, **options)
         wait_until(lambda: "integrator" in self.images.status()["consumers"], 20, "the integrator to attach")
         self.writer = make_consumer(f"ring://{network.state.frames_socket('integrator')}", name="writer")
         self.layout: dict[str, Any] = {}
@@ -98,7 +99,7 @@ class Bench:
 
 @pytest.fixture
 def bench(network: Network, tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(network, tmp_path)
+    made = Bench(network, tmp_path, save=["nxazint", "dat"], save_directory=tmp_path / "reduced")
     yield made
     made.close()
 
@@ -123,6 +124,27 @@ def check_pyfai(row: dict[str, Any], place: dict[str, float], **options: Any) ->
     used = expected.count > 0
     np.testing.assert_allclose(row["curve"][used], expected.intensity[used], rtol=1e-6)
     np.testing.assert_allclose(row["sigma"][used], expected.sigma[used], rtol=1e-6)
+
+
+def check_files(bench: Bench, counts: Counter[int]) -> None:
+    """Find each frame of the acquisition in the files of its epoch, as the writer got it."""
+    wait_until(lambda: bench.call("status")["curves_saved"] == 64, 20, "curves in files")
+    folder = bench.folder / "reduced"
+    found = wait_until(
+        lambda: [
+            part for part in read_epochs(sorted(folder.glob("run_0001_azint_*.h5"))) if part.state == "finished"
+        ],
+        20,
+        "whole files",
+    )
+    found = read_epochs(sorted(folder.glob("run_0001_azint_*.h5")))
+    assert {part.epoch: len(part.time) for part in found} == counts
+    rows = {row["number"]: row for row in bench.rows}
+    for part in found:
+        for place, number in enumerate(part.numbers["frame_number"]):
+            np.testing.assert_allclose(part.product.intensity[place], rows[number]["curve"], rtol=1e-6)
+    assert len(list(folder.glob("run_0001_*.dat"))) == 64
+    assert bench.call("status")["curves_not_saved"] == 0
 
 
 def test_a_site_is_calibrated_anew_while_it_runs(bench: Bench) -> None:
@@ -166,6 +188,8 @@ def test_a_site_is_calibrated_anew_while_it_runs(bench: Bench) -> None:
     check_pyfai(bench.rows[-1], NEW, mask=mask, radial_range=held)
     assert bench.layout["axes"]["curve"]["values"] == axis
     assert bench.network.wait_for("integrator::epoch", samples=64) == told
+
+    check_files(bench, counts)
 
     # Between acquisitions anything can change: here also how many results there are.
     wait_until(lambda: any(isinstance(mark, End) for mark in bench.marks), 20, "the end of the results")
