@@ -131,9 +131,7 @@ def check_files(bench: Bench, counts: Counter[int]) -> None:
     wait_until(lambda: bench.call("status")["curves_saved"] == 64, 20, "curves in files")
     folder = bench.folder / "reduced"
     found = wait_until(
-        lambda: [
-            part for part in read_epochs(sorted(folder.glob("run_0001_azint_*.h5"))) if part.state == "finished"
-        ],
+        lambda: [part for part in read_epochs(sorted(folder.glob("run_0001_azint_*.h5"))) if part.state == "finished"],
         20,
         "whole files",
     )
