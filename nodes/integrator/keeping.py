@@ -19,10 +19,9 @@ from typing import TYPE_CHECKING
 from sisockdaq.errors import SisockdaqError
 
 if TYPE_CHECKING:
-    from sisockdaq.integrate.saving import ReducedFiles
-
     from sisockdaq.frames import FrameHeader
     from sisockdaq.integrate.reduction import Reduced, Reducer
+    from sisockdaq.integrate.saving import ReducedFiles
 
 __all__ = ["MOST_WAITING", "Keeper"]
 
