@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks._integrate_detector import SPLITS, Split, SquareDetector, read_all
 
-__all__ = ["thread_rows"]
+__all__ = ["least", "thread_rows"]
 
 _TURN = 0.02
 """Length of one turn [s]."""
@@ -36,7 +36,7 @@ def thread_rows(detector: SquareDetector, size: str, split: Split, errors: bool,
             read_all(*halves[0])
             other.result()
 
-        taken = _least(
+        taken = least(
             {"one": partial(one.integrate, image), "two": partial(two.integrate, image), "read": read}, 2 * rounds
         )
     case = f"{size} uint32, {SPLITS[split]}" + (", Poisson errors" if errors else "") + ", two threads"
@@ -53,7 +53,7 @@ def thread_rows(detector: SquareDetector, size: str, split: Split, errors: bool,
     ]
 
 
-def _least(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+def least(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
     """Return the least wall time of each call [s]; they take turns."""
     least: dict[str, float] = {}
     for _ in range(rounds):

@@ -6,8 +6,8 @@ integrate the same image with the same mask, corrections and bins, in turn; CPU 
 The floor is one pass that reads frame and bin map and does nothing.
 Rows with errors end in what they take of the time without.
 
-Rows of two threads, of maps, and of clipping are explained in ``_integrate_threads``, ``_integrate_maps`` and
-``_integrate_clip``.
+Rows of two threads, of maps, of clipping and of cakes are explained in ``_integrate_threads``, ``_integrate_maps``,
+``_integrate_clip`` and ``_integrate_cake``.
 
 OpenMP takes its number of threads from the environment when it is loaded, so the measurement runs in a child process.
 """
@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks._integrate_cake import cake_rows
 from benchmarks._integrate_clip import clip_rows
 from benchmarks._integrate_detector import PIXEL, SIDES, SPLITS, Method, Split, SquareDetector, read_all
 from benchmarks._integrate_maps import map_rows
@@ -65,12 +66,15 @@ def _rows(quick: bool) -> list[dict[str, Any]]:
         rows = [row for split in SPLITS for row in _size(first, "1 Mpix", split, methods[split], 5 if quick else 15)]
         clipped: tuple[Split, ...] = ("no",) if quick else ("no", "bbox")
         rows += clip_rows(first, first.geometry, PIXEL, "1 Mpix", 3 if quick else 7, clipped)
+        rows += cake_rows(first, "1 Mpix", 3 if quick else 7, ("bbox",) if quick else ("no", "bbox", "full"))
         if quick:
             return rows
         for size, rounds in _LARGER.items():
             detector = SquareDetector(SIDES[size], maps)
             for split in SPLITS:
                 rows += _size(detector, size, split, methods[split][:1], rounds)
+            if size == "4 Mpix":
+                rows += cake_rows(detector, size, rounds)
         return rows
 
 

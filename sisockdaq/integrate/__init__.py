@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sisockdaq.integrate.cake import Cake
     from sisockdaq.integrate.geometry import UNITS, RadialUnit, Unit, load_geometry, radial_unit
     from sisockdaq.integrate.integrator import Box, Integrator
     from sisockdaq.integrate.maps import Split
@@ -22,6 +23,7 @@ __all__ = [
     "Averager",
     "Batch",
     "Box",
+    "Cake",
     "Integrator",
     "RadialUnit",
     "Result",
@@ -35,6 +37,7 @@ __all__ = [
 ]
 
 _PLACES = {
+    "cake": ("Cake",),
     "geometry": ("UNITS", "RadialUnit", "Unit", "load_geometry", "radial_unit"),
     "integrator": ("Box", "Integrator"),
     "maps": ("Split",),

@@ -14,8 +14,11 @@ import numpy.typing as npt
 
 from sisockdaq.errors import ConfigurationError, GeometryError, MaskError
 from sisockdaq.integrate._binned import Binned
+from sisockdaq.integrate._cake_files import pack_cake, unpack_cake
+from sisockdaq.integrate._cake_map import build_cake_map
 from sisockdaq.integrate.background import Background, load_background
 from sisockdaq.integrate.cache import MapCache, map_key, prepare_map
+from sisockdaq.integrate.cake import CakeIntegrator
 from sisockdaq.integrate.corrections import Corrections
 from sisockdaq.integrate.geometry import Pixels, RadialUnit, locate_pixels, radial_unit
 from sisockdaq.integrate.maps import BinMap, Split, build_map
@@ -88,21 +91,47 @@ class Places:
         if self._cache is None:
             prepared = prepare_map(make())
         else:
-            key = map_key(
-                pyfai,
-                unit=unit.name,
-                split=self._split,
-                bins=bins,
-                solid_angle=self._solid_angle,
-                polarization=self._polarization,
-                mask=mask,
-                weight=self._corrections.weight,
-                radial_range=ends,
-                azimuth_range=azimuth,
-            )
+            key = self._key(pyfai, unit=unit.name, bins=bins, mask=mask, radial_range=ends, azimuth_range=azimuth)
             prepared = self._cache.get(key, make)
         background = self._background if part.background is None else load_background(part.background)
         return Binned(prepared, unit, self._corrections, background, self._scale)
+
+    def cake(self, part: Sector, azimuth_bins: int) -> CakeIntegrator:
+        """Make the cake's map of the whole image, or of a part that names its bins and unit."""
+        unit = radial_unit(part.unit or "")
+        pyfai, azimuth = _azimuth(self._pyfai, part.azimuth_range)
+        ends, bins = _internal(part.radial_range, unit), part.bins or 0
+        cake_map = key = None
+        if self._cache is not None:
+            options = {"radial_range": ends, "azimuth_range": azimuth, "azimuth_bins": azimuth_bins}
+            key = self._key(pyfai, unit=unit.name, bins=bins, mask=self._mask, **options)
+            cake_map = self._cache.read(key, unpack_cake)
+        if cake_map is None:
+            cake_map = build_cake_map(
+                self._locate(pyfai, unit.name, True),
+                self._mask,
+                bins=(bins, azimuth_bins),
+                radial_range=ends,
+                azimuth_range=azimuth,
+                at_pi=bool(pyfai.chiDiscAtPi),
+            )
+            if self._cache is not None and key is not None:
+                self._cache.write(key, pack_cake(cake_map))
+        return CakeIntegrator(cake_map, unit, self._corrections, self._background, self._scale)
+
+    def forget(self) -> None:
+        """Let go of where the pixels lie, some hundred bytes each; it is computed anew when it is asked for."""
+        self._pixels.clear()
+
+    def _key(self, pyfai: AzimuthalIntegrator, **options: Any) -> str:
+        return map_key(
+            pyfai,
+            split=self._split,
+            solid_angle=self._solid_angle,
+            polarization=self._polarization,
+            weight=self._corrections.weight,
+            **options,
+        )
 
     def sectors(self, parts: Mapping[str, Sector], whole: Sector) -> dict[str, Binned]:
         """Make the maps of all sectors; an error names the one that is wrong."""

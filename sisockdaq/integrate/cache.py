@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -37,7 +37,21 @@ from sisockdaq.integrate.maps import BinMap, SideList, Split
 if TYPE_CHECKING:
     from pyFAI.integrator.azimuthal import AzimuthalIntegrator
 
-__all__ = ["MapCache", "Prepared", "default_cache_root", "map_key", "open_cache", "prepare_map"]
+__all__ = [
+    "Arrays",
+    "MapCache",
+    "Prepared",
+    "default_cache_root",
+    "demand",
+    "demand_array",
+    "map_key",
+    "open_cache",
+    "prepare_map",
+]
+
+T = TypeVar("T")
+Arrays = dict[str, Any]
+"""Arrays by name."""
 
 _log = logging.getLogger(__name__)
 
@@ -108,15 +122,19 @@ def map_key(
     weight: npt.NDArray[np.float32] | None = None,
     radial_range: tuple[float, float] | None = None,
     azimuth_range: tuple[float, float] | None = None,
+    azimuth_bins: int | None = None,
 ) -> str:
-    """Return a digest of all that decides a map; `weight` is what multiplies the normalization beside the geometry."""
+    """Return a digest of all that decides a map; `weight` is what multiplies the normalization beside the geometry.
+
+    With `azimuth_bins` it is that of a cake.
+    """
     import pyFAI
 
     detector = pyfai.detector
     place = [pyfai.dist, pyfai.poni1, pyfai.poni2, pyfai.rot1, pyfai.rot2, pyfai.rot3, pyfai.wavelength]
     words = {
         "pyfai": pyFAI.version,
-        "code": stamp(Path(__file__).with_name("maps.py")),
+        "code": stamp(Path(__file__).with_name("maps.py" if azimuth_bins is None else "_cake_map.py")),
         "geometry": [None if value is None else float(value).hex() for value in place],
         "discontinuity": bool(pyfai.chiDiscAtPi),
         "parallax": repr(pyfai.parallax),
@@ -124,6 +142,7 @@ def map_key(
         "shape": [int(size) for size in pyfai.get_shape()],
         "pixel": [float(detector.pixel1).hex(), float(detector.pixel2).hex()],
         "options": [unit, split, bins, bool(solid_angle), polarization, radial_range, azimuth_range],
+        "azimuth_bins": azimuth_bins,
     }
     digest = hashlib.blake2b(json.dumps(words, sort_keys=True, default=str).encode(), digest_size=24)
     corners = None if is_regular(pyfai) else np.asarray(detector.get_pixel_corners())
@@ -159,9 +178,17 @@ class MapCache:
 
     def load(self, key: str) -> Prepared | None:
         """Read a map; None where there is none that can be believed."""
+        return self.read(key, _unpack)
+
+    def store(self, key: str, prepared: Prepared) -> None:
+        """Write a map, unless it alone is above the limit, and remove others until all are below it."""
+        self.write(key, _pack(prepared))
+
+    def read(self, key: str, unpack: Callable[[Arrays], T]) -> T | None:
+        """Read arrays and make of them what they are; None where `unpack` raises, or there are none."""
         path = self._path(key)
         try:
-            prepared = _unpack(read_arrays(path))
+            found = unpack(read_arrays(path))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
@@ -171,11 +198,10 @@ class MapCache:
             return None
         with contextlib.suppress(OSError):
             os.utime(path)  # used now: among the last to go
-        return prepared
+        return found
 
-    def store(self, key: str, prepared: Prepared) -> None:
-        """Write a map, unless it alone is above the limit, and remove others until all are below it."""
-        arrays = _pack(prepared)
+    def write(self, key: str, arrays: Arrays) -> None:
+        """Write arrays, unless they alone are above the limit, and remove others until all are below it."""
         if sum(array.nbytes for array in arrays.values()) > self.limit:
             _log.warning(
                 "a map is larger than all of %s may be (%d bytes): it is not stored", self.directory, self.limit
@@ -239,7 +265,7 @@ def _pack(prepared: Prepared) -> dict[str, Any]:
     }
 
 
-def _unpack(arrays: dict[str, npt.NDArray[Any]]) -> Prepared:
+def _unpack(arrays: Arrays) -> Prepared:
     """Put a map together; raise ValueError where its parts do not fit each other: kernels do not look twice."""
     about = json.loads(arrays["about"].tobytes())
     rows, columns = (int(size) for size in about["shape"])
@@ -248,23 +274,23 @@ def _unpack(arrays: dict[str, npt.NDArray[Any]]) -> Prepared:
     share = {0: (0,), 1: (pixels,), 2: (pixels, 2)}[shares]
     number = arrays["side_pixel"].size
     start = arrays["side_start"]
-    _demand("entries", entries == each * bins)
-    _demand_array("axis", arrays, np.float64, (bins,))
-    _demand_array("index", arrays, np.uint16, ((pixels + 3) // 4 * 4,))
-    _demand_array("share", arrays, np.float32, share)
-    _demand_array("weights", arrays, np.float32, (pixels,))
-    _demand_array("side_pixel", arrays, np.int64, (number,))
-    _demand_array("side_first", arrays, np.int32, (number,))
-    _demand_array("side_start", arrays, np.int64, (number + 1,))
-    _demand_array("normalization", arrays, np.float64, (bins,))
-    _demand_array("count", arrays, np.float64, (bins,))
-    _demand("index", int(arrays["index"].max(initial=0)) <= entries + 1)
-    _demand("side_start", start[0] == 0 and bool((np.diff(start) >= 0).all()))
-    _demand_array("side_share", arrays, np.float64, (int(start[-1]),))
+    demand("entries", entries == each * bins)
+    demand_array("axis", arrays, np.float64, (bins,))
+    demand_array("index", arrays, np.uint16, ((pixels + 3) // 4 * 4,))
+    demand_array("share", arrays, np.float32, share)
+    demand_array("weights", arrays, np.float32, (pixels,))
+    demand_array("side_pixel", arrays, np.int64, (number,))
+    demand_array("side_first", arrays, np.int32, (number,))
+    demand_array("side_start", arrays, np.int64, (number + 1,))
+    demand_array("normalization", arrays, np.float64, (bins,))
+    demand_array("count", arrays, np.float64, (bins,))
+    demand("index", int(arrays["index"].max(initial=0)) <= entries + 1)
+    demand("side_start", start[0] == 0 and bool((np.diff(start) >= 0).all()))
+    demand_array("side_share", arrays, np.float64, (int(start[-1]),))
     if number:
         pixel, first = arrays["side_pixel"], arrays["side_first"]
-        _demand("side_pixel", pixel.min() >= 0 and pixel.max() < pixels)
-        _demand("side_first", first.min() >= 0 and bool((first + np.diff(start) <= bins).all()))
+        demand("side_pixel", pixel.min() >= 0 and pixel.max() < pixels)
+        demand("side_first", first.min() >= 0 and bool((first + np.diff(start) <= bins).all()))
     side = SideList(arrays["side_pixel"], arrays["side_first"], start, arrays["side_share"])
     bin_map = BinMap(
         about["layout"],
@@ -280,11 +306,13 @@ def _unpack(arrays: dict[str, npt.NDArray[Any]]) -> Prepared:
     return Prepared(bin_map, arrays["normalization"], arrays["count"], int(about["used"]))
 
 
-def _demand_array(name: str, arrays: dict[str, npt.NDArray[Any]], dtype: npt.DTypeLike, shape: tuple[int, ...]) -> None:
+def demand_array(name: str, arrays: Arrays, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> None:
+    """Raise ValueError where an array that was read is not of this type and shape."""
     array = arrays[name]
-    _demand(name, array.dtype == dtype and array.shape == shape and array.flags.c_contiguous)
+    demand(name, array.dtype == dtype and array.shape == shape and array.flags.c_contiguous)
 
 
-def _demand(name: str, holds: Any) -> None:
+def demand(name: str, holds: Any) -> None:
+    """Raise ValueError where what was read does not hold together."""
     if not holds:
         raise ValueError(f"its {name} cannot be right")

@@ -23,7 +23,9 @@ import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
@@ -34,6 +36,7 @@ from sisockdaq.integrate import clip, kernels
 from sisockdaq.integrate._places import Places, detector_mask
 from sisockdaq.integrate.background import CurveSource, split_background
 from sisockdaq.integrate.cache import MapCache, open_cache
+from sisockdaq.integrate.cake import Cake, CakeIntegrator
 from sisockdaq.integrate.corrections import ImageSource, load_corrections, mark_unusable
 from sisockdaq.integrate.geometry import RadialUnit, geometry_parameters, load_geometry, poni_text, radial_unit
 from sisockdaq.integrate.kernels import ErrorModel
@@ -52,6 +55,9 @@ Box = tuple[int, int, int, int]
 """A region of an image: (x0, y0, x1, y1), the pixels with x0 ≤ x < x1 and y0 ≤ y < y1."""
 
 Factors = float | Iterable[float]
+
+_MOST_CAKES = 4
+"""Cakes' maps that an integrator keeps, each some ten bytes a pixel: those of the numbers of bins asked for last."""
 
 
 class Integrator:
@@ -197,6 +203,10 @@ class Integrator:
         self._sectors = places.sectors(sectors or {}, whole)
         self.axis = self._whole.axis
         self._rois = {name: self._box(name, box) for name, box in (rois or {}).items()}
+        places.forget()
+        self._places, self._part = places, whole
+        self._cakes: dict[tuple[int, int], CakeIntegrator] = {}
+        self._making = Lock()
 
     @property
     def has_errors(self) -> bool:
@@ -251,9 +261,14 @@ class Integrator:
         """Number of pixels that are not masked."""
         return self._whole.used
 
-    def warm_up(self, dtype: npt.DTypeLike) -> None:
-        """Compile the kernels for images of that type, and touch the map's memory."""
+    def warm_up(self, dtype: npt.DTypeLike, *, azimuth_bins: int | None = None) -> None:
+        """Compile the kernels for images of that type, and touch the map's memory.
+
+        With `azimuth_bins` also make the map of such cakes.
+        """
         image = np.zeros(self.shape, dtype)
+        if azimuth_bins is not None:
+            self.integrate2d(image, azimuth_bins=azimuth_bins)
         self.integrate(image)
         self.integrate_all(image)
 
@@ -301,6 +316,47 @@ class Integrator:
             )
             for name, binned in self._sectors.items()
         }
+
+    def integrate2d(
+        self,
+        image: npt.NDArray[Any],
+        *,
+        azimuth_bins: int = 360,
+        bins: int | None = None,
+        monitor: float = 1.0,
+        transmission: float = 1.0,
+    ) -> Cake:
+        """Integrate one image in both directions: over the radial bins, and over bins of the azimuth.
+
+        The first call for a number of bins makes its map, which takes as long as making the integrator. Ranges of both
+        axes are the integrator's; by default the azimuth reaches as far as the pixels do.
+
+        Parameters
+        ----------
+        azimuth_bins : int
+        bins : int, optional
+            Radial bins; by default as many as those of the curve.
+        monitor, transmission : float
+            As for `integrate`; so are the errors.
+        """
+        factor = _factor(monitor, transmission)
+        frame = self._frame(image)
+        return self._cake(bins or self.bins, azimuth_bins).integrate(
+            frame, errors=self._errors, factor=factor, threads=self._threads
+        )
+
+    def _cake(self, bins: int, azimuth_bins: int) -> CakeIntegrator:
+        """Make the map for so many bins, or take it from those that were used last."""
+        key = bins, azimuth_bins
+        with self._making:
+            cake = self._cakes.pop(key, None)
+            if cake is None:
+                cake = self._places.cake(replace(self._part, bins=bins), azimuth_bins)
+                self._places.forget()
+            self._cakes[key] = cake
+            while len(self._cakes) > _MOST_CAKES:
+                del self._cakes[next(iter(self._cakes))]
+        return cake
 
     def sigma_clip(
         self,

@@ -27,7 +27,7 @@ from sisockdaq.integrate.kernels import Frame
 from sisockdaq.integrate.maps import BinMap, SideList
 from sisockdaq.integrate.threads import run_parts
 
-__all__ = ["BLOCK", "Block", "Rings", "Room"]
+__all__ = ["BLOCK", "Block", "Rings", "Room", "cut_in_blocks"]
 
 BLOCK = 1 << 15
 """Values of a block: with what a ring needs beside them they fit the second level of cache."""
@@ -128,7 +128,7 @@ class Rings:
             pixel, weight = pixel[usable], weight[usable]
             share = share[usable] if share.size else share
             darks = darks[usable] if darks.size else darks
-        return cls(bin_map.shape, start, pixel, share, weight, darks, tuple(_blocks(start)))
+        return cls(bin_map.shape, start, pixel, share, weight, darks, cut_in_blocks(start))
 
     @property
     def bins(self) -> int:
@@ -227,6 +227,11 @@ def _side_table(
     span = np.diff(side.start)
     within = np.arange(side.start[-1]) - np.repeat(side.start[:-1], span)
     return side.pixel, side.start, (np.repeat(side.first, span) + within).astype(np.int32), side.share
+
+
+def cut_in_blocks(start: npt.NDArray[np.int64]) -> tuple[Block, ...]:
+    """Put rings that begin there together into blocks."""
+    return tuple(_blocks(start))
 
 
 def _blocks(start: npt.NDArray[np.int64]) -> Iterator[Block]:

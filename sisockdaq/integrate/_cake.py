@@ -1,0 +1,307 @@
+"""Kernels for cakes: pixels in image order add to accumulators of hundreds of thousands of bins, by their segments.
+
+Neighbouring pixels lie in neighbouring bins, so that the accumulators of a few image rows stay in the second level of
+cache although all of them do not. (Bins in their order, each fetching its pixels, took twice as long: every bin has
+another number of them, and the processor guesses wrong where each ends.) The list beside is worked on block by block
+with the pixels that it belongs to, while their accumulators are near.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sisockdaq.integrate._blocks import BLOCK, has_unusable
+from sisockdaq.integrate._jit import compiled, inner
+from sisockdaq.integrate._lanes import add_four_whole, add_lanes
+
+__all__ = ["BLOCK", "add_split", "add_whole", "finish", "lose"]
+
+
+@compiled
+def add_whole(
+    pixels: Any, index: Any, masked: Any, check: bool, dummy: Any, errors: bool, signal: Any, begin: int, end: int
+) -> int:
+    """Add pixels that count to one bin each; return the number of unusable ones that are not masked.
+
+    With `errors` ``signal`` has two lanes a bin, Σ v and Σ max(1, v).
+    """
+    number = signal.dtype.type
+    found = 0
+    for start in range(begin, end, BLOCK):
+        stop = min(start + BLOCK, end)
+        if check and has_unusable(pixels, index, masked, dummy, start, stop):
+            for i in range(start, stop):
+                if pixels[i] == dummy or pixels[i] != pixels[i]:
+                    found += index[i] != masked
+                    continue
+                value = number(pixels[i])
+                if errors:
+                    add_lanes(signal, np.uint64(index[i]) << np.uint64(1), (value, max(value, number(1))))
+                else:
+                    signal[np.uint64(index[i])] += value
+        elif errors:
+            _add_whole_errors(pixels, index, signal, start, stop)
+        else:
+            for i in range(np.uint64(start), np.uint64(stop)):
+                signal[np.uint64(index[i])] += number(pixels[i])
+    return found
+
+
+@inner
+def _add_whole_errors(pixels: Any, index: Any, signal: Any, start: int, stop: int) -> None:
+    number = signal.dtype.type
+    last = start + ((stop - start) & ~3)
+    for i in range(start, last, 4):
+        j = np.uint64(i)
+        places = (
+            np.uint64(index[j]),
+            np.uint64(index[j + np.uint64(1)]),
+            np.uint64(index[j + np.uint64(2)]),
+            np.uint64(index[j + np.uint64(3)]),
+        )
+        add_four_whole(pixels, j, places, signal)
+    for i in range(last, stop):
+        value = number(pixels[i])
+        add_lanes(signal, np.uint64(index[i]) << np.uint64(1), (value, max(value, number(1))))
+
+
+@inner
+def _add_own(pixels: Any, index: Any, share: Any, lanes: int, signal: Any, start: int, stop: int) -> None:
+    """Add each pixel to the bins of its own segment."""
+    one, two, three, each = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(lanes)
+    for i in range(np.uint64(start), np.uint64(stop)):
+        value, first, k = np.float64(pixels[i]), np.uint64(index[i]), i * each
+        signal[first] += value * np.float64(share[k])
+        signal[first + one] += value * np.float64(share[k + one])
+        if lanes > 2:
+            signal[first + two] += value * np.float64(share[k + two])
+        if lanes > 3:
+            signal[first + three] += value * np.float64(share[k + three])
+
+
+@inner
+def _add_beside(
+    pixels: Any, pixel: Any, first_bin: Any, share: Any, lanes: int, signal: Any, start: int, stop: int
+) -> None:
+    """Add the pixels of the list beside, segment by segment."""
+    one, two, three, each = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(lanes)
+    for i in range(np.uint64(start), np.uint64(stop)):
+        value, first, k = np.float64(pixels[np.uint64(pixel[i])]), np.uint64(first_bin[i]), i * each
+        signal[first] += value * np.float64(share[k])
+        signal[first + one] += value * np.float64(share[k + one])
+        if lanes > 2:
+            signal[first + two] += value * np.float64(share[k + two])
+        if lanes > 3:
+            signal[first + three] += value * np.float64(share[k + three])
+
+
+@inner
+def _add_any(
+    pixels: Any,
+    pixel: Any,
+    first_bin: Any,
+    share: Any,
+    lanes: int,
+    check: bool,
+    dummy: Any,
+    signal: Any,
+    start: int,
+    stop: int,
+) -> None:
+    """As the two above, but without unusable pixels, and with errors: Σ share·v and Σ share²·max(1, v) by turns.
+
+    ``pixel`` is empty for the pixels' own segments.
+    """
+    one, two, three, each = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(lanes)
+    own = pixel.size == 0
+    for i in range(np.uint64(start), np.uint64(stop)):
+        raw = pixels[i] if own else pixels[np.uint64(pixel[i])]
+        if check and (raw == dummy or raw != raw):
+            continue
+        value, first, k = np.float64(raw), np.uint64(first_bin[i]), i * each
+        width = max(value, 1.0)
+        part = np.float64(share[k])
+        add_lanes(signal, first << one, (value * part, width * (part * part)))
+        part = np.float64(share[k + one])
+        add_lanes(signal, (first + one) << one, (value * part, width * (part * part)))
+        if lanes > 2:
+            part = np.float64(share[k + two])
+            add_lanes(signal, (first + two) << one, (value * part, width * (part * part)))
+        if lanes > 3:
+            part = np.float64(share[k + three])
+            add_lanes(signal, (first + three) << one, (value * part, width * (part * part)))
+
+
+@inner
+def _add_usable(
+    pixels: Any,
+    pixel: Any,
+    first_bin: Any,
+    share: Any,
+    lanes: int,
+    dummy: Any,
+    signal: Any,
+    start: int,
+    stop: int,
+) -> None:
+    """As `_add_any` with a check, without errors."""
+    each, own = np.uint64(lanes), pixel.size == 0
+    for i in range(np.uint64(start), np.uint64(stop)):
+        raw = pixels[i] if own else pixels[np.uint64(pixel[i])]
+        if raw == dummy or raw != raw:
+            continue
+        value, first, k = np.float64(raw), np.uint64(first_bin[i]), i * each
+        for lane in range(each):
+            signal[first + lane] += value * np.float64(share[k + lane])
+
+
+@compiled
+def add_split(
+    pixels: Any,
+    index: Any,
+    share: Any,
+    lanes: int,
+    more_pixel: Any,
+    more_first: Any,
+    more_share: Any,
+    cut: Any,
+    masked: Any,
+    check: bool,
+    dummy: Any,
+    errors: bool,
+    signal: Any,
+    begin: int,
+    end: int,
+) -> int:
+    """Add pixels that are split, from ``begin`` (a multiple of `BLOCK`) on; return the number of unusable ones.
+
+    ``lanes`` is 2 to 4; ``cut`` says where in the list beside each block of pixels begins. With `errors` ``signal`` has
+    two values a bin.
+    """
+    found, own = 0, more_pixel[:0]
+    for start in range(begin, end, BLOCK):
+        stop = min(start + BLOCK, end)
+        low, high = cut[start // BLOCK], cut[start // BLOCK + 1]
+        careful = check and has_unusable(pixels, index, masked, dummy, start, stop)
+        if careful:
+            for i in range(start, stop):
+                found += (pixels[i] == dummy or pixels[i] != pixels[i]) and index[i] != masked
+        if errors:
+            _add_any(pixels, own, index, share, lanes, careful, dummy, signal, start, stop)
+            _add_any(pixels, more_pixel, more_first, more_share, lanes, careful, dummy, signal, low, high)
+        elif careful:
+            _add_usable(pixels, own, index, share, lanes, dummy, signal, start, stop)
+            _add_usable(pixels, more_pixel, more_first, more_share, lanes, dummy, signal, low, high)
+        else:
+            _add_own(pixels, index, share, lanes, signal, start, stop)
+            _add_beside(pixels, more_pixel, more_first, more_share, lanes, signal, low, high)
+    return found
+
+
+@compiled
+def lose(
+    pixels: Any,
+    index: Any,
+    share: Any,
+    lanes: int,
+    more_pixel: Any,
+    more_first: Any,
+    more_share: Any,
+    dummy: Any,
+    weight: Any,
+    dark: Any,
+    lost: Any,
+) -> None:
+    """Add up what unusable pixels take from each bin: normalization, count and, with a dark, dark: ``lost`` (3, n)."""
+    split = share.size > 0
+    for i in range(pixels.size):
+        if pixels[i] != dummy and pixels[i] == pixels[i]:
+            continue
+        for lane in range(lanes):
+            part = np.float64(share[i * lanes + lane]) if split else 1.0
+            b = np.int64(index[i]) + lane
+            lost[0, b] += part * weight[i]
+            lost[1, b] += part
+            if dark.size > 0:
+                lost[2, b] += part * dark[i]
+    for k in range(more_pixel.size):
+        i = more_pixel[k]
+        if pixels[i] != dummy and pixels[i] == pixels[i]:
+            continue
+        for lane in range(lanes):
+            part = np.float64(more_share[k * lanes + lane])
+            b = np.int64(more_first[k]) + lane
+            lost[0, b] += part * weight[i]
+            lost[1, b] += part
+            if dark.size > 0:
+                lost[2, b] += part * dark[i]
+
+
+@compiled
+def finish(
+    signals: Any,
+    errors: bool,
+    reach: Any,
+    inverse: Any,
+    factor: float,
+    begin: int,
+    end: int,
+    signal: Any,
+    variance: Any,
+    intensity: Any,
+    sigma: Any,
+) -> None:
+    """Add the parts' accumulators up for the bins from ``begin`` to ``end``, and divide.
+
+    Parameters
+    ----------
+    signals : ndarray, (parts, more than bins)
+        With `errors` signal and variance by turns.
+    reach : ndarray of int64, (parts, 2)
+        The first bin that a part adds to, and the one after the last; the others are not looked at.
+    inverse : ndarray of float64, (bins,)
+        1 / normalization, NaN where there is none; times ``factor``.
+    """
+    for start in range(begin, end, BLOCK):
+        stop = min(start + BLOCK, end)
+        signal[start:stop] = 0
+        if errors:
+            variance[start:stop] = 0.0
+        for part in range(reach.shape[0]):
+            low, high = max(start, reach[part, 0]), min(stop, reach[part, 1])
+            if low >= high:
+                continue
+            if errors:
+                _gather(signals[part, 2 * low : 2 * high], signal[low:high], variance[low:high])
+            else:
+                _add(signals[part, low:high], signal[low:high])
+        _divide(signal[start:stop], inverse[start:stop], factor, intensity[start:stop])
+        if errors:
+            _deviate(variance[start:stop], inverse[start:stop], factor, sigma[start:stop])
+
+
+@inner
+def _add(source: Any, out: Any) -> None:
+    for b in range(out.size):
+        out[b] += source[b]
+
+
+@inner
+def _gather(source: Any, signal: Any, variance: Any) -> None:
+    for b in range(signal.size):
+        signal[b] += source[2 * b]
+        variance[b] += source[2 * b + 1]
+
+
+@inner
+def _divide(signal: Any, inverse: Any, factor: float, out: Any) -> None:
+    for b in range(out.size):
+        out[b] = np.float64(signal[b]) * (inverse[b] * factor)
+
+
+@inner
+def _deviate(variance: Any, inverse: Any, factor: float, out: Any) -> None:
+    for b in range(out.size):
+        out[b] = np.sqrt(variance[b]) * (inverse[b] * factor)
