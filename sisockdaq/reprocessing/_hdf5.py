@@ -113,9 +113,16 @@ class Hdf5Images(Recorded):
         self.files = tuple(dict.fromkeys([self.path.name, *names]))
         self._times(detector)
         self.about = _about(entry)
-        finished = bool(entry.attrs.get("finished", 1))
-        if file_state(self.path, finished=finished) == "growing":
-            self.note = "still grows; only what is in it now is integrated"
+        self.note = self._state()
+
+    def _state(self) -> str:
+        """Return a remark on files that are not finished; those of others do not say."""
+        for file in dict.fromkeys([*(each.dataset.file for each in self._pieces), self._hdf5]):
+            entry = file.get("entry")
+            if isinstance(entry, h5py.Group) and not entry.attrs.get("finished", 1):
+                growing = file_state(Path(file.filename), finished=False) == "growing"
+                return "still grows: what is in it now was integrated" if growing else "was left by a writer that died"
+        return ""
 
     def _find(self) -> npt.NDArray[np.int64]:
         with reading(self.path):

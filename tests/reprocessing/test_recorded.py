@@ -80,6 +80,23 @@ def test_frames_that_were_cut_off_at_the_end_are_told_only_where_they_were_to_co
         assert recorded.missing() == []
 
 
+@pytest.mark.parametrize("layout", ["legacy", "integrated"])
+def test_a_file_that_grows_or_was_left_gives_what_was_committed(tmp_path: Path, layout: MasterLayout) -> None:
+    files = begin(tmp_path, layout)
+    for index in range(7):
+        write(files, index)
+    files.commit(0.0)
+    with one(files.master) as recorded:
+        assert "still grows" in recorded.note
+        assert recorded.present.tolist() == list(range(7))
+        np.testing.assert_array_equal(recorded.frame(6).load(), data.image(6))
+    for entry in files._open.values():
+        entry.file.abandon()  # as its writer's death would leave it
+    with one(files.master) as recorded:
+        assert "left by a writer" in recorded.note
+        assert len(recorded.present) == 7
+
+
 def test_a_missing_data_file_is_named(master: Path) -> None:
     data_file = master.with_name("run_data_000002.h5")
     if not data_file.exists():
