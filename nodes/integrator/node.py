@@ -3,7 +3,8 @@
 Per frame it publishes (timeline "frame", at the frame's own time) ``curve`` and ``sigma`` over q or 2θ, the same of
 each sector as ``curve_<name>`` and ``sigma_<name>``, ``total``, ``maximum``, ``unusable``, one ``roi_<name>`` for each
 region, ``frame_number`` and ``epoch``; once a second (timeline "status") how it fares. The same results go, as frames
-of kind "results", to a ring that the file writer takes losslessly.
+of kind "results", to a ring that the file writer takes losslessly. Cakes (``cake``, timeline "cake") are too large for
+that ring and for feeds: they are for queries, as many as fit into 256 MB, and in the node's own files (``save``).
 
 Starting: the map from pixels to bins is computed (or read from the site's state directory) and the kernels are compiled
 in a thread, before the first frame is taken. pyFAI and the compiler are imported there, too, so that checking a site
@@ -62,6 +63,9 @@ _KEEP_EPOCHS = 30.0
 _WRITER_DEADLINE = 10.0
 """Time that the writer has to take the last results before their ring is made anew [s]."""
 
+
+_CAKE_BYTES = 256 << 20
+"""Memory of the cakes that are kept for queries; the oldest leave."""
 
 _LOOK_AGAIN = 0.02
 """How often it is looked whether it has [s]."""
@@ -291,9 +295,13 @@ class Integrator(DataNodeServer):
         With another axis, what was integrated before leaves the cache: it is in the files, and in the epoch's book.
         """
         from sisockdaq.integrate.live import results_description
-        from sisockdaq.integrate.reduction import same_axes
+        from sisockdaq.integrate.reduction import same_axes, same_cakes
 
         assert self.live is not None
+        if not same_cakes(self.live.reducer, reducer):
+            if "cake" in self.store.timelines:
+                self.store.forget("cake")
+            self._declare_cake(reducer)
         if not same_axes(self.live.reducer, reducer):
             self.store.forget("frame")
             self._declare_results(reducer)
@@ -345,6 +353,7 @@ class Integrator(DataNodeServer):
 
     def _declare(self, reducer: Reducer) -> None:
         self._declare_results(reducer)
+        self._declare_cake(reducer)
         for name, (units, about) in _STATUS.items():
             self.series(name, units=units, description=about, timeline="status", keep=86400)
         self.series("state", type="string", description="waiting, ready, integrating or failing.", timeline="status")
@@ -374,6 +383,27 @@ class Integrator(DataNodeServer):
         for name, meaning in reducer.numbers.items():
             self.series(name, units=meaning.unit, description=meaning.description, timeline="frame", keep=keep)
 
+    def _declare_cake(self, reducer: Reducer) -> None:
+        if reducer.cake_axes is None:
+            return
+        radial, azimuth = reducer.cake_axes
+        shape = azimuth.size, radial.values.size
+        self.series(
+            "cake",
+            description="Mean intensity by azimuth and radial bin.",
+            timeline="cake",
+            type="array",
+            shape=shape,
+            dtype="<f8",
+            axes=[
+                {"axis": "azimuth", "unit": "deg", "values": azimuth.tolist()},
+                {"axis": radial.unit.quantity, "unit": radial.unit.unit, "values": radial.values.tolist()},
+            ],
+            keep=self.options.keep,
+            max_samples=max(1, _CAKE_BYTES // (8 * shape[0] * shape[1])),
+            feed=False,
+        )
+
     # Publishing.
 
     def _publish(self, header: FrameHeader, result: Reduced) -> None:
@@ -383,6 +413,8 @@ class Integrator(DataNodeServer):
         self._book.count(result.epoch)
         row: dict[str, Any] = {"frame_number": header.number, **curve_values(result), **result.numbers}
         self.store.timelines["frame"].append(header.time, row)
+        if result.cake is not None:
+            self.store.timelines["cake"].append(header.time, {"cake": result.cake.intensity})
         acquisition = None if self.live is None else self.live.state.acquisition
         if self._keeper is not None and self.live is not None and acquisition is not None and header.index >= 0:
             self._keeper.add(acquisition, self.live.reducer, header, result)

@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sisockdaq.integrate.cake import Cake
 from sisockdaq.integrate.geometry import RadialUnit
 from sisockdaq.integrate.integrator import Integrator
 from sisockdaq.integrate.invariants import NAMES, Invariants
 from sisockdaq.integrate.result import Result, RingResult
 from sisockdaq.integrate.settings import IntegrationSettings
 
-__all__ = ["CurveAxis", "Number", "Reduced", "Reducer", "same_axes", "same_layout"]
+__all__ = ["CurveAxis", "Number", "Reduced", "Reducer", "same_axes", "same_cakes", "same_layout"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +56,15 @@ class Reduced:
         Of its parts, by the names of the settings.
     numbers : dict of float
         As `Reducer.numbers` describes them, in its order.
+    cake : Cake or None
+        Of the whole image, where the settings ask for one.
     """
 
     epoch: int
     curve: Result
     sectors: dict[str, Result] = field(default_factory=dict)
     numbers: dict[str, float] = field(default_factory=dict)
+    cake: Cake | None = None
 
     def curves(self) -> dict[str, Result]:
         """Return all curves by the names of `Reducer.curves`."""
@@ -81,6 +85,8 @@ class Reducer:
     Attributes
     ----------
     epoch : int
+    cake_axes : (CurveAxis, ndarray of float64) or None
+        Radial axis and azimuths [deg] of each frame's cake, where there is one.
     """
 
     def __init__(self, integrator: Integrator, settings: IntegrationSettings, epoch: int = 0) -> None:
@@ -90,6 +96,8 @@ class Reducer:
         self._fill: float | None = None
         self._reduce = self._way()
         self._invariants = self._curve_numbers()
+        first = self._cake_of(np.zeros(integrator.shape, np.uint16))  # makes its map, too
+        self.cake_axes = None if first is None else (CurveAxis(first.axis, integrator.unit), first.azimuth)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -140,11 +148,17 @@ class Reducer:
         if not self.has_errors and curve.sigma is not None:
             curve = replace(curve, sigma=None)
         sectors = self.integrator.integrate_all(image, **factors) if self.integrator.sectors else {}
-        return self.reduced(curve, sectors)
+        return self.reduced(curve, sectors, self._cake_of(image, **factors))
 
-    def reduced(self, curve: Result, sectors: dict[str, Result]) -> Reduced:
+    def reduced(self, curve: Result, sectors: dict[str, Result], cake: Cake | None = None) -> Reduced:
         """Return curves of this reducer, or averages of them, with the numbers that belong to them."""
-        return Reduced(self.epoch, curve, sectors, self._numbers(curve))
+        return Reduced(self.epoch, curve, sectors, self._numbers(curve), cake)
+
+    def _cake_of(self, image: npt.NDArray[Any], **factors: float) -> Cake | None:
+        wanted = self.settings.cake
+        if wanted is None:
+            return None
+        return self.integrator.integrate2d(image, azimuth_bins=wanted.azimuth_bins, bins=wanted.bins, **factors)
 
     def _way(self) -> Callable[..., Result]:
         settings, integrator = self.settings, self.integrator
@@ -224,6 +238,17 @@ def same_axes(one: Reducer, other: Reducer) -> bool:
     mine, its = one.curves, other.curves
     return _outline(one) == _outline(other) and all(
         np.allclose(mine[name].values, its[name].values, rtol=1e-9, atol=0.0) for name in mine
+    )
+
+
+def same_cakes(one: Reducer, other: Reducer) -> bool:
+    """Tell whether both give cakes of the same bins, but for rounding, or none."""
+    mine, its = one.cake_axes, other.cake_axes
+    if mine is None or its is None:
+        return mine is its
+    return mine[0].unit == its[0].unit and all(
+        a.shape == b.shape and np.allclose(a, b, rtol=1e-9, atol=1e-9)
+        for a, b in ((mine[0].values, its[0].values), (mine[1], its[1]))
     )
 
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from sisockdaq.errors import ConfigurationError, StorageError
 from sisockdaq.nexus.reduced import (
+    Axis,
     AzintFile,
     CansasFile,
     FrameNumber,
@@ -33,6 +34,7 @@ from sisockdaq.nexus.reduced import (
 from sisockdaq.nexus.reduced.text import CurveFormat, CurveNames, TextCurve, write_curve
 
 if TYPE_CHECKING:
+    from sisockdaq.integrate.cake import Cake
     from sisockdaq.integrate.reduction import Reduced, Reducer
     from sisockdaq.integrate.result import Result
 
@@ -160,7 +162,10 @@ class ReducedFiles:
                 ),
             ]
             path = self.folder / azint_name(self.stem, epoch)
-            self._azint = AzintFile(path, products, about, epoch=epoch, numbers=numbers, overwrite=self._overwrite)
+            products_and_cake = [*products, *_cakes(reducer)]
+            self._azint = AzintFile(
+                path, products_and_cake, about, epoch=epoch, numbers=numbers, overwrite=self._overwrite
+            )
             self.files.append(path)
         if "nxcansas" in self._formats:
             for product in products:
@@ -191,7 +196,9 @@ class ReducedFiles:
         """
         curves = reduced.curves()
         if self._azint is not None:
-            self._append(self._azint, index, time, curves, {"frame_number": number, **reduced.numbers})
+            self._append(
+                self._azint, index, time, {**curves, **_cake(reduced)}, {"frame_number": number, **reduced.numbers}
+            )
         for name, file in self._cansas.items():
             file.append(time, curves[name].intensity, curves[name].sigma, index=index)
         for kind in self._kinds:
@@ -203,7 +210,7 @@ class ReducedFiles:
 
     @staticmethod
     def _append(
-        file: AzintFile, index: int, time: float, curves: Mapping[str, Result], numbers: Mapping[str, float]
+        file: AzintFile, index: int, time: float, curves: Mapping[str, Result | Cake], numbers: Mapping[str, float]
     ) -> None:
         sigmas = {name: curve.sigma for name, curve in curves.items() if curve.sigma is not None}
         file.append(
@@ -290,6 +297,20 @@ def _products(reducer: Reducer) -> list[Product]:
         )
         for (name, axis), count in zip(reducer.curves.items(), counts, strict=True)
     ]
+
+
+def _cakes(reducer: Reducer) -> list[Product]:
+    """Describe the cakes of a reducer, if it makes any; only NXazint has them."""
+    if reducer.cake_axes is None:
+        return []
+    radial, azimuth = reducer.cake_axes
+    axis = axis_of(radial.unit.name, radial.values, bin_edges(radial.values))
+    around = Axis("azimuth", "deg", azimuth, bin_edges(azimuth))
+    return [Product("cake", axis, around, errors=reducer.has_errors)]
+
+
+def _cake(reduced: Reduced) -> dict[str, Cake]:
+    return {} if reduced.cake is None else {"cake": reduced.cake}
 
 
 def describe_reduction(

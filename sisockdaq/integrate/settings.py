@@ -27,7 +27,15 @@ if TYPE_CHECKING:
     from sisockdaq.integrate.cache import MapCache
     from sisockdaq.integrate.integrator import Integrator
 
-__all__ = ["IntegrationSettings", "InvariantSettings", "Method", "SectorSettings", "file_place", "make_integrator"]
+__all__ = [
+    "CakeSettings",
+    "IntegrationSettings",
+    "InvariantSettings",
+    "Method",
+    "SectorSettings",
+    "file_place",
+    "make_integrator",
+]
 
 Method = Literal["mean", "median", "sigma_clip"]
 """How the pixels of a bin become a point of the curve."""
@@ -62,6 +70,15 @@ class SectorSettings(BaseModel):
     @classmethod
     def _rising(cls, ends: Range | None) -> Range | None:
         return _rising_ends(ends)
+
+
+class CakeSettings(BaseModel):
+    """A cake of each frame: intensities over radial and azimuthal bins, within the ranges of the curve."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    azimuth_bins: int = Field(36, ge=1, le=3600, description="Bins of the azimuth.")
+    bins: int | None = Field(None, ge=1, le=_MOST_BINS, description="Radial bins. Default: as many as the curve has.")
 
 
 class InvariantSettings(BaseModel):
@@ -162,6 +179,9 @@ class IntegrationSettings(BaseModel):
     invariants: InvariantSettings | None = Field(
         None, description="Numbers of the curve that need no model; true for those of the default ranges."
     )
+    cake: CakeSettings | None = Field(
+        None, description="A cake of each frame beside its curve; true for the default bins."
+    )
     threads: int = Field(
         1, ge=1, le=MOST_THREADS, description="Threads at work on a frame. The numbers do not depend on it."
     )
@@ -172,7 +192,7 @@ class IntegrationSettings(BaseModel):
         """Take YAML's unquoted ``no``, which is a boolean, as the word."""
         return "no" if value is False else value
 
-    @field_validator("invariants", mode="before")
+    @field_validator("invariants", "cake", mode="before")
     @classmethod
     def _yes_or_no(cls, value: Any) -> Any:
         """Take true for the defaults, and false for none."""
@@ -219,8 +239,9 @@ class IntegrationSettings(BaseModel):
         problems = []
         if self.delta_dummy is not None and self.dummy is None:
             problems.append("delta_dummy needs dummy")
-        if self.method != "mean" and self.sectors:
-            problems.append(f"sectors are integrated by mean only, the method is {self.method}")
+        for name, given in (("sectors", self.sectors), ("cakes", self.cake)):
+            if self.method != "mean" and given:
+                problems.append(f"{name} are integrated by mean only, the method is {self.method}")
         if self.invariants is not None and not self.unit.startswith("q_"):
             problems.append(f"invariants are numbers of curves over q, the unit is {self.unit}")
         if self.method == "median" and self.error_model == "azimuthal":

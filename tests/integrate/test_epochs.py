@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sisockdaq.errors import ConfigurationError
 from sisockdaq.integrate.epochs import EpochBook, hold_axes
 from sisockdaq.integrate.invariants import NAMES, Invariants
-from sisockdaq.integrate.reduction import Reducer, same_axes, same_layout
+from sisockdaq.integrate.reduction import Reducer, same_axes, same_cakes, same_layout
 from sisockdaq.integrate.settings import IntegrationSettings, make_integrator
 
 SHAPE = (40, 52)
@@ -88,6 +88,22 @@ def test_numbers_of_the_curve_are_those_of_its_invariants() -> None:
     assert "I0" not in reducer(invariants=False).numbers
     with pytest.raises(ConfigurationError, match="no bin for moments lies between 800"):
         reducer(invariants={"moments_range": (800, 900)})
+
+
+def test_cakes_are_the_engines_own() -> None:
+    made = reducer(cake={"azimuth_bins": 8, "bins": 20}, azimuth_range=(-60, 90))
+    result = made.reduce(picture(), monitor=2.0)
+    expected = made.integrator.integrate2d(picture(), azimuth_bins=8, bins=20, monitor=2.0)
+    assert result.cake is not None
+    np.testing.assert_array_equal(result.cake.intensity, expected.intensity)
+    assert made.cake_axes is not None
+    np.testing.assert_array_equal(made.cake_axes[0].values, expected.axis)
+    np.testing.assert_array_equal(made.cake_axes[1], expected.azimuth)
+    assert (reducer().cake_axes, reducer().reduce(picture()).cake) == (None, None)
+    assert same_cakes(made, made)
+    assert not same_cakes(made, reducer(cake=True))
+    assert not same_cakes(made, reducer())
+    assert same_cakes(reducer(), reducer())
 
 
 def test_monitor_and_transmission_reach_every_curve() -> None:

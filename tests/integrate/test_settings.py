@@ -47,6 +47,7 @@ def settings(**options: Any) -> IntegrationSettings:
         ({"method": "median", "sectors": {"left": {}}}, "", "sectors are integrated by mean only"),
         ({"unit": "2th_deg", "invariants": True}, "", "numbers of curves over q"),
         ({"invariants": {"moments_range": [2, 1]}}, "invariants", "from 2 to 1 is empty"),
+        ({"method": "median", "cake": True}, "", "cakes are integrated by mean only"),
         ({"polarization": 2}, "polarization", "less than or equal to 1"),
         ({"threads": 0}, "threads", "greater than or equal to 1"),
         ({"bin": 100}, "bin", "not permitted"),

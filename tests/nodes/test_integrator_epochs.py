@@ -193,7 +193,15 @@ def test_a_site_is_calibrated_anew_while_it_runs(bench: Bench) -> None:
     wait_until(lambda: any(isinstance(mark, End) for mark in bench.marks), 20, "the end of the results")
     bench.rows.clear()
     sectors = {"right": {"azimuth_range": [-20, 20], "bins": 50}}
-    third = bench.call("configure", {"sectors": sectors, "rois": {"beam": [390, 190, 410, 210]}, "unit": "q_A^-1"})
+    third = bench.call(
+        "configure",
+        {
+            "sectors": sectors,
+            "rois": {"beam": [390, 190, 410, 210]},
+            "unit": "q_A^-1",
+            "cake": {"azimuth_bins": 18, "bins": 60},
+        },
+    )
     assert (third["number"], third["held"]) == (first + 2, "")
     wait_until(lambda: "curve_right" in bench.layout["layout"], 20, "the writer to attach again")
     wait_until(
@@ -210,6 +218,11 @@ def test_a_site_is_calibrated_anew_while_it_runs(bench: Bench) -> None:
         np.testing.assert_array_equal(row["curve_right"], parts.integrate_all(image)["right"].intensity)
         np.testing.assert_array_equal(row["sigma_right"], parts.integrate_all(image)["right"].sigma)
         assert row["roi_beam"] == image[190:210, 390:410].sum()
+
+    cakes = bench.network.client.get("integrator::cake", start=1.0)["integrator::cake"]
+    last = PICTURE + bench.rows[-1]["number"] % 7
+    np.testing.assert_array_equal(cakes.values[-1], parts.integrate2d(last, azimuth_bins=18, bins=60).intensity)
+    assert [axis.unit for axis in cakes.field.axes] == ["deg", "Å^-1"]
 
     # The listing has the axis of the newest epoch, the live cache only what is on it.
     client = bench.network.client

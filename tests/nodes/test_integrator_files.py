@@ -17,6 +17,7 @@ from sisockdaq.frames import FrameHeader
 from sisockdaq.integrate.reduction import Reducer
 from sisockdaq.integrate.saving import ReducedFiles
 from sisockdaq.integrate.settings import IntegrationSettings, make_integrator
+from sisockdaq.nexus.check import check_file
 from sisockdaq.nexus.reduced import read_epochs
 from sisockdaq.testing.waiting import wait_until
 
@@ -51,6 +52,23 @@ def test_each_epoch_has_a_file(tmp_path: Path) -> None:
     assert found(tmp_path / "new", "run_2_azint*") == {4: [100]}
     assert len(list(tmp_path.glob("new/*.chi"))) == keeper.saved == 7
     assert (keeper.not_saved, keeper.problem) == (0, "")
+
+
+def test_cakes_are_in_the_nexus_files(tmp_path: Path) -> None:
+    keeper, made = Keeper(tmp_path, ["nxazint", "nxcansas", "dat"]), reducer(cake={"azimuth_bins": 5, "bins": 12})
+    add(keeper, made, "run", range(3))
+    keeper.close(30)
+    assert (keeper.saved, keeper.problem) == (3, "")
+    (part,) = read_epochs(tmp_path.glob("run_azint*"))
+    cake = part.products["cake"]
+    assert cake.intensity.shape == (3, 5, 12)
+    image = np.random.default_rng(2).poisson(9, SHAPE).astype(np.uint16)
+    np.testing.assert_array_equal(
+        cake.intensity[2], made.integrator.integrate2d(image, azimuth_bins=5, bins=12).intensity
+    )
+    assert part.products["curve"].intensity.shape == (3, 30)
+    assert len(list(tmp_path.glob("*.dat"))) == 3
+    assert not [finding for path in tmp_path.glob("*.h5") for finding in check_file(path).findings]
 
 
 def test_an_acquisition_that_cannot_be_saved_does_not_harm_the_next(
