@@ -30,7 +30,21 @@ Begin with `sisockdaq init my-site`, then `sisockdaq up my-site`; look around wi
 
 def app() -> typer.Typer:
     """Return the command with all its sub-commands."""
-    from sisockdaq.cli import calibration, check, demo, doctor, init, integrate, join, packets, pedestal, query, run, up
+    from sisockdaq.cli import (
+        calibration,
+        check,
+        configure,
+        demo,
+        doctor,
+        init,
+        integrate,
+        join,
+        packets,
+        pedestal,
+        query,
+        run,
+        up,
+    )
 
     command = typer.Typer(
         name="sisockdaq",
@@ -40,7 +54,8 @@ def app() -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    for module in (init, up, run, join, query, packets, pedestal, calibration, integrate, check, doctor, demo):
+    taking = (init, up, run, join, query, packets, pedestal, configure)
+    for module in (*taking, calibration, integrate, check, doctor, demo):
         module.add_commands(command)
     return command
 

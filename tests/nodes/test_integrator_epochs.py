@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -11,8 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import typer
 from sisockdaq.nodes.integrator import Integrator
+from typer.testing import CliRunner
 
+from sisockdaq.cli import configure
 from sisockdaq.errors import AcquisitionRefused, ConfigurationError, NotAuthorized
 from sisockdaq.frames import Attached, Description, End, FrameHeader, Start, make_consumer, make_producer
 from sisockdaq.integrate import Integrator as Engine
@@ -258,3 +262,28 @@ def test_wrong_changes_are_refused_as_a_whole(bench: Bench, tmp_path_factory: py
     bench.send()
     bench.wait_taken(1)
     check_rows(bench.rows, engine(OLD))
+
+
+def test_the_command_changes_settings_and_shows_epochs(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SISOCKDAQ_SITE", str(bench.network.state.path))
+    app = typer.Typer()
+    configure.add_commands(app)
+    number = bench.call("status")["epoch"]
+
+    def call(*arguments: str) -> Any:
+        result = CliRunner().invoke(app, list(arguments))
+        if result.exception is not None:
+            raise result.exception
+        return result.stdout
+
+    assert "bins=321" in call("integrator", "bins=321", "split=no", "cake.azimuth_bins=4")
+    assert bench.call("get_settings")["cake"] == {"azimuth_bins": 4, "bins": None}
+    assert json.loads(call("integrator", "geometry.distance=0.3", "geometry.wavelength=1e-10", "--json"))[0][
+        "geometry"
+    ] == {"distance": 0.3, "poni1": 0, "poni2": 0, "rot1": 0, "rot2": 0, "rot3": 0, "wavelength": 1e-10}
+    assert [line.split()[1] for line in call("integrator").splitlines()][-2:] == [str(number + 1), str(number + 2)]
+    with pytest.raises(ConfigurationError, match="bins: "):
+        call("integrator", "bins=0")
+    with pytest.raises(ConfigurationError, match="geometry has a value already"):
+        call("integrator", "geometry=a.poni", "geometry.distance=1")
+    assert bench.call("status")["epoch"] == number + 2
