@@ -1,8 +1,9 @@
 """Reduced files of a running integrator: written in a thread of their own, so that no frame ever waits for a disk.
 
-Policy: results wait in a queue of `MOST_WAITING`. What comes while it is full is not saved: it is counted, and the log
-names the frames. When a file cannot be written, the rest of its acquisition is not saved either; the next acquisition
-begins anew. The live series and the writer's ring are not touched by any of that.
+Policy: results wait in a queue of `MOST_WAITING`, cakes in no more than `MOST_CAKE_BYTES` of memory. What comes while
+either is full is not saved: it is counted, and the log names the frames. When a file cannot be written, the rest of its
+acquisition is not saved either; the next acquisition begins anew. The live series and the writer's ring are not touched
+by any of that.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ _log = logging.getLogger(__name__)
 
 MOST_WAITING = 500
 """Results that wait for the disk at most: some seconds of them, and 50 MB of curves with 1000 points."""
+
+MOST_CAKE_BYTES = 512 << 20
+"""Memory of cakes that wait at most, or a single one: 155 of 360 × 200 bins, with their errors and sums."""
 
 _NO_NAME = re.compile(r"[^\w.+-]+")
 
@@ -72,6 +76,7 @@ class Keeper:
         self.problem = ""
         self._folder, self._formats, self._overwrite = folder, formats, overwrite
         self._items: deque[_Item | _End] = deque()
+        self._cake_bytes = 0
         self._changed = threading.Condition()
         self._closing = False
         self._files: ReducedFiles | None = None
@@ -87,11 +92,17 @@ class Keeper:
     def add(self, acquisition: str, reducer: Reducer, header: FrameHeader, reduced: Reduced) -> None:
         """Save a result soon, or count it as not saved."""
         with self._changed:
-            if len(self._items) < MOST_WAITING:
+            if self._has_room(reduced):
                 self._items.append(_Item(acquisition, reducer, header, reduced))
+                self._cake_bytes += _cake_bytes(reduced)
                 self._changed.notify()
             else:
                 self._miss(header.index, "the disk is too slow")
+
+    def _has_room(self, reduced: Reduced) -> bool:
+        size = _cake_bytes(reduced)
+        roomy = not size or not self._cake_bytes or self._cake_bytes + size <= MOST_CAKE_BYTES
+        return roomy and len(self._items) < MOST_WAITING
 
     def end(self) -> None:
         """Close the files of the acquisition when all that waits is in them."""
@@ -124,7 +135,10 @@ class Keeper:
     def _next(self) -> _Item | _End | None:
         with self._changed:
             self._changed.wait_for(lambda: bool(self._items) or self._closing)
-            return self._items.popleft() if self._items else None
+            item = self._items.popleft() if self._items else None
+            if isinstance(item, _Item):
+                self._cake_bytes -= _cake_bytes(item.reduced)
+            return item
 
     def _save(self, item: _Item) -> None:
         from sisockdaq.integrate.saving import ReducedFiles, describe_reduction
@@ -175,6 +189,10 @@ class Keeper:
             _log.error("%s: %s: not in the files: frames %s", self._acquisition, self.problem, _spans(missed))
         self._files = self._acquisition = self._epoch = None
         self._failed = False
+
+
+def _cake_bytes(reduced: Reduced) -> int:
+    return 0 if reduced.cake is None else reduced.cake.nbytes
 
 
 def _spans(numbers: list[int]) -> str:

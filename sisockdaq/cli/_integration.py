@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from sisockdaq.errors import ConfigurationError
 if TYPE_CHECKING:
     from sisockdaq.integrate.settings import IntegrationSettings
 
-__all__ = ["SiteSettings", "checked", "frame_slice", "of_site", "pair", "put"]
+__all__ = ["SiteSettings", "cake_bins", "checked", "frame_slice", "of_site", "pair", "put", "settle_cake"]
 
 
 @dataclass
@@ -109,6 +109,30 @@ def pair(option: str, text: str | None) -> tuple[float, float] | None:
     except ValueError:
         raise ConfigurationError(f'{option} "{text}" is no range', remedy=f"write it as {option}=0.1,20") from None
     return first, second
+
+
+def cake_bins(text: str) -> dict[str, int] | None:
+    """Read the numbers of a cake's bins, those of the azimuth first; none for no cake."""
+    if text in ("none", "null"):
+        return None
+    try:
+        azimuthal, radial = (int(part) for part in text.lower().split("x"))
+    except ValueError:
+        raise ConfigurationError(
+            f'--cake "{text}" is no number of bins', remedy="write azimuthal by radial ones, as 360x200, or none"
+        ) from None
+    return {"azimuth_bins": azimuthal, "bins": radial}
+
+
+def settle_cake(known: dict[str, Any], given: Collection[str], formats: Collection[str]) -> None:
+    """Leave cakes out that no format has; raise `ConfigurationError` where the command line asks for them."""
+    if "nxazint" in formats or known.get("cake") in (None, False):
+        return
+    if "cake" in given:
+        raise ConfigurationError(
+            f"there is no room for cakes in {', '.join(formats)}", remedy="add --format nxazint, or leave --cake out"
+        )
+    known["cake"] = None
 
 
 def frame_slice(text: str | None) -> slice:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sisockdaq.cli._integration import checked, frame_slice, of_site, pair, put
+from sisockdaq.cli._integration import cake_bins, checked, frame_slice, of_site, pair, put, settle_cake
 from sisockdaq.cli._options import AsJson
 from sisockdaq.cli._reading import print_json
 from sisockdaq.cli.up import until_signal
@@ -37,6 +37,7 @@ Integrate recorded acquisitions again, with another calibration, mask or splitti
     sisockdaq integrate run_0001_master.h5 --geometry new.poni
     sisockdaq integrate run_*_master.h5 --site my-site -g new.poni
     sisockdaq integrate frame_*.cbf -g new.poni --format chi --average
+    sisockdaq integrate run_0001_master.h5 -g new.poni --cake 360x200
 
 FILES are masters of NXmx (ours or others'), data files, or images as TIFF, CBF and EDF; images whose names differ in \
 their number only are one acquisition. The numbers are those that the live integrator gives with the same settings. \
@@ -120,6 +121,14 @@ def integrate(
     delta_dummy: Annotated[
         float | None, typer.Option(help="So are those that differ by no more than this from it.")
     ] = None,
+    cake: Annotated[
+        str | None,
+        typer.Option(
+            help="A cake of each frame beside its curve: azimuthal by radial bins, as 360x200; none for no cake of the "
+            "site's.",
+            metavar="AxR",
+        ),
+    ] = None,
     settings: Settings = None,
     site: Annotated[
         str | None,
@@ -168,15 +177,19 @@ def integrate(
         given["solid_angle"] = False
     if error_model is not None:
         given["error_model"] = None if error_model in ("none", "null") else error_model
+    if cake is not None:
+        given["cake"] = cake_bins(cake)
+    chosen = list(dict.fromkeys(formats or ["nxazint"]))
     where = None if site is None else of_site(site)
     known: dict[str, Any] = {} if where is None else where.settings
     put(known, given, settings or [])
+    settle_cake(known, given, chosen)
     task = _Task(
         known,
         Path if where is None else where.resolve,
         None if where is None else where.pixel_size,
         to,
-        list(dict.fromkeys(formats or ["nxazint"])),
+        chosen,
         frame_slice(frames),
         average,
         file_mask,

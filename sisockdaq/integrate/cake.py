@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from threading import Lock
 from typing import Any
@@ -33,7 +33,7 @@ from sisockdaq.integrate.result import quotient
 from sisockdaq.integrate.rings import Rings, cut_in_blocks
 from sisockdaq.integrate.threads import run_parts
 
-__all__ = ["Cake", "CakeIntegrator", "CakeMap", "build_cake_map"]
+__all__ = ["Cake", "CakeAverager", "CakeIntegrator", "CakeMap", "build_cake_map"]
 
 _EMPTY_SHARE = 1e-9
 """A split bin is empty when lost pixels leave less than this of its weight: the rest is rounding."""
@@ -79,6 +79,60 @@ class Cake:
     background: npt.NDArray[np.float64] | None = None
     background_sigma: npt.NDArray[np.float64] | None = None
 
+    @property
+    def nbytes(self) -> int:
+        """Memory of its own at most; what cakes of one map share is counted, too."""
+        arrays = self.intensity, self.sigma, self.sum_signal, self.sum_variance, self.sum_normalization, self.count
+        return sum(array.nbytes for array in arrays if array is not None)
+
+
+class CakeAverager:
+    """Add cakes of one `CakeIntegrator` up, and make one of them all, as `Averager` does for curves.
+
+    Attributes
+    ----------
+    frames : int
+        That were added.
+    """
+
+    def __init__(self) -> None:
+        self.frames = 0
+        self._sum: Cake | None = None
+
+    def add(self, cake: Cake) -> None:
+        """Add one cake."""
+        self._sum = cake if self._sum is None else _added(self._sum, cake)
+        self.frames += 1
+
+    def result(self) -> Cake:
+        """Make the cake of all frames so far; raise `ValueError` when there are none."""
+        if self._sum is None:
+            raise ValueError("no cakes to average")
+        total = self._sum
+        intensity, sigma = quotient(
+            total.sum_signal,
+            total.sum_variance,
+            total.sum_normalization,
+            total.background,
+            total.background_sigma,
+        )
+        return replace(total, intensity=intensity, sigma=sigma)
+
+
+def _added(one: Cake, other: Cake) -> Cake:
+    """Add sums; intensity and sigma stay those of the first."""
+    variance = None
+    if one.sum_variance is not None and other.sum_variance is not None:
+        variance = one.sum_variance + other.sum_variance
+    return replace(
+        one,
+        sum_signal=one.sum_signal + other.sum_signal,
+        sum_variance=variance,
+        sum_normalization=one.sum_normalization + other.sum_normalization,
+        count=one.count + other.count,
+        unusable=one.unusable + other.unusable,
+    )
+
 
 class CakeIntegrator:
     """Make cakes of frames over one map.
@@ -97,6 +151,8 @@ class CakeIntegrator:
     ----------
     axis, azimuth : ndarray of float64
         As in `Cake`.
+    count : ndarray of float64, (azimuthal, radial)
+        Pixels of each bin where none is lost.
     """
 
     def __init__(
@@ -121,6 +177,7 @@ class CakeIntegrator:
         self._inverse = np.ones(cake_map.size)
         self._normalization = _frozen(self._total(cake_map.normalization))
         self._count = _frozen(self._total(np.ones(cake_map.index.size, np.float32)))
+        self.count = self._count.reshape(cake_map.bins[1], cake_map.bins[0])
         self._inverse = np.divide(
             1.0, self._normalization, out=np.full(cake_map.size, np.nan), where=self._normalization != 0
         )

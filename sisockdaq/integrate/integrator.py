@@ -345,6 +345,10 @@ class Integrator:
             frame, errors=self._errors, factor=factor, threads=self._threads
         )
 
+    def cake_count(self, azimuth_bins: int = 360, bins: int | None = None) -> npt.NDArray[np.float64]:
+        """Return how many pixels (with splitting: shares) each bin of such cakes has: (azimuthal, radial)."""
+        return self._cake(bins or self.bins, azimuth_bins).count
+
     def _cake(self, bins: int, azimuth_bins: int) -> CakeIntegrator:
         """Make the map for so many bins, or take it from those that were used last."""
         key = bins, azimuth_bins

@@ -137,8 +137,17 @@ class Reducer:
             self.integrator.dummy = value
 
     def warm_up(self, dtype: npt.DTypeLike) -> None:
-        """Compile what frames of that type need, and touch the map's memory."""
-        self.reduce(np.zeros(self.shape, dtype))
+        """Compile what frames of that type need, also those with lost packets, and touch the map's memory.
+
+        While nobody else uses it: for a moment it takes zeros for lost.
+        """
+        image = np.zeros(self.shape, dtype)
+        self.reduce(image)
+        present, self.integrator.dummy = self.integrator.dummy, 0.0
+        try:
+            self.reduce(image)
+        finally:
+            self.integrator.dummy = present
 
     def reduce(self, image: npt.NDArray[Any], *, monitor: float = 1.0, transmission: float = 1.0) -> Reduced:
         """Reduce one frame; parameters and errors are those of `Integrator.integrate`."""
@@ -159,6 +168,11 @@ class Reducer:
         if wanted is None:
             return None
         return self.integrator.integrate2d(image, azimuth_bins=wanted.azimuth_bins, bins=wanted.bins, **factors)
+
+    def cake_count(self) -> npt.NDArray[np.float64] | None:
+        """Return how many pixels (with splitting: shares) each bin of the cakes has where none is lost."""
+        wanted = self.settings.cake
+        return None if wanted is None else self.integrator.cake_count(wanted.azimuth_bins, wanted.bins)
 
     def _way(self) -> Callable[..., Result]:
         settings, integrator = self.settings, self.integrator

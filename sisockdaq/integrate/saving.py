@@ -1,9 +1,10 @@
-"""Reduced files of an acquisition: its curves as NXazint1d, NXcanSAS, ``.chi`` and ``.dat``, while they come.
+"""Reduced files of an acquisition, while its frames come: curves as NXazint1d, NXcanSAS, ``.chi`` and ``.dat``.
 
 Used by ``sisockdaq integrate`` and by the live integrator alike.
 
 Policy
 ------
+- Cakes are in the NXazint files only (as NXazint2d, beside the curves); the other formats have no room for them.
 - A file of HDF5 is of one epoch (decision 0014). What was added is readable a second later, also when the process dies
   then; `ReducedFiles.close` makes the files whole, also after an interruption.
 - A text file holds one curve of one frame, and is there whole or not at all.
@@ -50,10 +51,13 @@ _COMMIT_AFTER = 1.0
 _WHOLE = "curve"
 """The whole image's curve; its files need not be named by it."""
 
+_CAKE = "cake"
+"""The whole image's cake."""
+
 _TAKEN = frozenset({"epoch", "index", "time"})
 """Numbers of a frame that NXazint files have anyway."""
 
-_NOT_PARAMETERS = ("geometry", "mask", "polarization", "solid_angle", "unit", "bins", "threads")
+_NOT_PARAMETERS = ("geometry", "mask", "polarization", "solid_angle", "unit", "bins", "cake", "threads")
 """Settings that have places of their own in the files, or change no number."""
 
 
@@ -306,11 +310,11 @@ def _cakes(reducer: Reducer) -> list[Product]:
     radial, azimuth = reducer.cake_axes
     axis = axis_of(radial.unit.name, radial.values, bin_edges(radial.values))
     around = Axis("azimuth", "deg", azimuth, bin_edges(azimuth))
-    return [Product("cake", axis, around, errors=reducer.has_errors)]
+    return [Product(_CAKE, axis, around, errors=reducer.has_errors, norm=reducer.cake_count())]
 
 
 def _cake(reduced: Reduced) -> dict[str, Cake]:
-    return {} if reduced.cake is None else {"cake": reduced.cake}
+    return {} if reduced.cake is None else {_CAKE: reduced.cake}
 
 
 def describe_reduction(

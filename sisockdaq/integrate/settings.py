@@ -73,12 +73,15 @@ class SectorSettings(BaseModel):
 
 
 class CakeSettings(BaseModel):
-    """A cake of each frame: intensities over radial and azimuthal bins, within the ranges of the curve."""
+    """A cake of each frame: intensities over radial and azimuthal bins, within the ranges of the curve.
+
+    Its bins are its own: with those of the curve it would be as large as many an image.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
-    azimuth_bins: int = Field(36, ge=1, le=3600, description="Bins of the azimuth.")
-    bins: int | None = Field(None, ge=1, le=_MOST_BINS, description="Radial bins. Default: as many as the curve has.")
+    azimuth_bins: int = Field(360, ge=1, le=3600, description="Bins of the azimuth.")
+    bins: int | None = Field(200, ge=1, le=_MOST_BINS, description="Radial bins; null for as many as the curve has.")
 
 
 class InvariantSettings(BaseModel):

@@ -1,7 +1,8 @@
-"""One set of curves of many frames, as one long exposure would have given."""
+"""One set of curves, and one cake, of many frames, as one long exposure would have given."""
 
 from __future__ import annotations
 
+from sisockdaq.integrate.cake import CakeAverager
 from sisockdaq.integrate.reduction import Reduced, Reducer
 from sisockdaq.integrate.result import Averager
 
@@ -27,15 +28,19 @@ class FrameAverage:
         self._reducer = reducer
         self._curve = Averager()
         self._sectors = {name: Averager() for name in reducer.integrator.sectors}
+        self._cake = None if reducer.cake_axes is None else CakeAverager()
 
     def add(self, reduced: Reduced) -> None:
         """Add a frame."""
         self._curve.add(reduced.curve)
         for name, averager in self._sectors.items():
             averager.add(reduced.sectors[name])
+        if self._cake is not None and reduced.cake is not None:
+            self._cake.add(reduced.cake)
         self.frames += 1
 
     def result(self) -> Reduced:
         """Return the average; raise `ValueError` when there are no frames. Totals and regions are sums."""
         sectors = {name: averager.result() for name, averager in self._sectors.items()}
-        return self._reducer.reduced(self._curve.result(), sectors)
+        cake = None if self._cake is None else self._cake.result()
+        return self._reducer.reduced(self._curve.result(), sectors, cake)

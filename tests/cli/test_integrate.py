@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 import pytest
 from click.testing import Result as Called
+from sisockdaq.nodes.integrator.keeping import Keeper
 from typer.testing import CliRunner
 
 from sisockdaq.cli import app
@@ -22,6 +23,9 @@ from sisockdaq.integrate.reduction import Reducer
 from sisockdaq.integrate.settings import IntegrationSettings, make_integrator
 from sisockdaq.nexus.reduced import read_curve, read_reduced
 from sisockdaq.testing.waiting import wait_until
+from tests.integrate.test_live import FILL as RIG_FILL
+from tests.integrate.test_live import SHAPE as RIG_SHAPE
+from tests.integrate.test_live import Rig
 from tests.nexus import data
 from tests.nexus.test_masters import FRAMES, begin, end, write
 
@@ -143,6 +147,68 @@ def test_the_settings_of_a_site_are_the_beginning(home: Path, tmp_path: Path) ->
     assert "has no integrator other" in str(result.exception)
 
 
+def test_cakes_are_the_live_nodes_own(tmp_path: Path) -> None:
+    """What the node saves, and what the command makes of the same frames, recorded: equal to the last bit."""
+    bins = {"azimuth_bins": 8, "bins": 20}
+    images = np.random.default_rng(4).poisson(9, (5, *RIG_SHAPE)).astype(np.uint16)
+    images[3, 5:9] = RIG_FILL
+    rig = Rig(cake=bins)
+    rig.start(len(images))
+    keeper = Keeper(tmp_path / "live", ["nxazint"])
+    for index, image in enumerate(images):
+        rig.send(index, image)
+        rig.work()
+        keeper.add("run", rig.reducer, *rig.seen[-1])
+    keeper.close(30)
+    with h5py.File(tmp_path / "run.h5", "w") as file:
+        file.create_dataset("entry/data/data", data=images, chunks=(1, *RIG_SHAPE))
+    (tmp_path / "same.poni").write_text(rig.reducer.integrator.poni)
+    given = [tmp_path / "run.h5", "-g", tmp_path / "same.poni", "--bins", 30, "--cake", "8x20"]
+    result = call(*given, "--to", tmp_path / "again", "--threads", 2)
+    assert result.exit_code == 0, result.output
+    live, again = (read_reduced(tmp_path / name / "run_azint_000001.h5") for name in ("live", "again"))
+    assert list(live.products) == list(again.products) == ["curve", "cake"]
+    for name, product in live.products.items():
+        np.testing.assert_array_equal(again.products[name].intensity, product.intensity)
+        np.testing.assert_array_equal(again.products[name].sigma, product.sigma)
+        np.testing.assert_array_equal(again.products[name].norm, product.norm)
+    assert live.products["cake"].intensity.shape == (5, 8, 20)
+    assert not np.array_equal(live.products["cake"].intensity[3], live.products["cake"].intensity[2], equal_nan=True)
+    checked = CliRunner().invoke(app(), ["check", str(again.path)])
+    assert (checked.exit_code, "NXazint2d" in checked.stdout) == (0, True), checked.stdout
+
+    result = call(*given, "--to", tmp_path / "mean", "--average")
+    assert result.exit_code == 0, result.output
+    mean = read_reduced(tmp_path / "mean" / "run_azint_000001.h5").products["cake"]
+    cakes = [rig.reducer.integrator.integrate2d(image, **bins) for image in images]
+    norm = sum(cake.sum_normalization for cake in cakes)
+    with np.errstate(invalid="ignore"):
+        expected = sum(cake.sum_signal for cake in cakes) / norm
+        sigma = np.sqrt(sum(np.asarray(cake.sum_variance) for cake in cakes)) / norm
+    assert np.isfinite(expected).any()
+    np.testing.assert_allclose(mean.intensity, [expected], rtol=1e-12)
+    np.testing.assert_allclose(mean.sigma, [sigma], rtol=1e-12)
+
+
+def test_cakes_of_a_site_are_left_out_where_no_format_has_room(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "site.yml").write_text(
+        "site: test\n"
+        "detector: {model: jungfrau, geometry: {distance: 0.15, poni1: 0.0003, poni2: 0.0006, wavelength: 1.2e-10}}\n"
+        "nodes:\n"
+        "  receiver: {type: stream_receiver, address: 'tcp://127.0.0.1:9999'}\n"
+        "  integrator: {type: integrator, bins: 7, cake: {azimuth_bins: 4, bins: 5}}\n"
+    )
+    for number, (words, cakes) in enumerate(
+        [([], (4, 5)), (["--cake", "none"], None), (["-f", "chi"], None), (["--set", "cake=true"], (360, 200))]
+    ):
+        to = tmp_path / str(number)
+        result = call(home / "run_master.h5", "--site", tmp_path, "--frames", "0:2", "--to", to, *words)
+        assert result.exit_code == 0, result.output
+        found = [read_reduced(path).products for path in to.glob("*_azint_*.h5")]
+        shapes = [products["cake"].intensity.shape[1:] for products in found if "cake" in products]
+        assert shapes == ([] if cakes is None else [cakes])
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "reason"),
     [
@@ -155,6 +221,10 @@ def test_the_settings_of_a_site_are_the_beginning(home: Path, tmp_path: Path) ->
         (["--mask", "gone.npy"], SisockdaqError, "gone.npy: no such mask"),
         (["gone_master.h5"], FileUnreadable, "gone_master.h5: no such file"),
         (["--set", "colour=blue"], ConfigurationError, "colour"),
+        (["--cake", "360"], ConfigurationError, "no number of bins"),
+        (["--cake", "0x200"], ConfigurationError, "cake.azimuth_bins: "),
+        (["--cake", "8x20", "-f", "chi"], ConfigurationError, "no room for cakes in chi"),
+        (["--cake", "8x20", "--set", "method=median"], ConfigurationError, "cakes are integrated by mean only"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_written(

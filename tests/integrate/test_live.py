@@ -20,6 +20,7 @@ from sisockdaq.frames import (
     Start,
 )
 from sisockdaq.frames.memory import MemoryBus, MemoryConsumer
+from sisockdaq.integrate import _cake, _whole
 from sisockdaq.integrate.live import LiveIntegration, result_slots, results_description
 from sisockdaq.integrate.reduction import Reduced, Reducer
 from sisockdaq.integrate.settings import IntegrationSettings, make_integrator
@@ -33,6 +34,11 @@ def reducer(epoch: int = 1, **options: Any) -> Reducer:
     given = {"geometry": GEOMETRY, "rois": {"beam": (10, 10, 20, 30)}, "bins": 30, **options}
     settings = IntegrationSettings.model_validate(given)
     return Reducer(make_integrator(settings, shape=SHAPE, pixel_size=75e-6), settings, epoch)
+
+
+_KERNELS: list[Any] = [
+    kernel for module in (_cake, _whole) for kernel in vars(module).values() if hasattr(kernel, "signatures")
+]
 
 
 class Rig:
@@ -220,3 +226,35 @@ def test_one_failure_does_not_end_the_loop() -> None:
 @pytest.mark.parametrize(("bins", "slots"), [(10, 1024), (30_000, 139), (60_000, 69)])
 def test_the_ring_of_results_stays_small(bins: int, slots: int) -> None:
     assert result_slots(Description("i", "results", (2 * bins,), "float64")) == slots
+
+
+def test_a_cake_of_each_frame_goes_to_the_callback_and_not_to_the_writer() -> None:
+    rig = Rig(cake={"azimuth_bins": 8, "bins": 20})
+    assert "cake" not in rig.described.meta["layout"]
+    rig.start(2)
+    rng = np.random.default_rng(3)
+    images = rng.poisson(9, (2, *SHAPE)).astype(np.uint16)
+    images[1, 5:9] = FILL
+    for index, image in enumerate(images):
+        rig.send(index, image)
+        rig.work()
+    engine = reducer(cake={"azimuth_bins": 8, "bins": 20})
+    engine.follow_fill(FILL)
+    for (_, result), image in zip(rig.seen, images, strict=True):
+        expected = engine.integrator.integrate2d(image, azimuth_bins=8, bins=20)
+        assert result.cake is not None
+        np.testing.assert_array_equal(result.cake.intensity, expected.intensity)
+        np.testing.assert_array_equal(result.cake.sigma, expected.sigma)
+        assert result.cake.unusable == result.numbers["unusable"]
+
+
+def test_what_lost_packets_need_is_compiled_before_data() -> None:
+    made = reducer(cake={"azimuth_bins": 8, "bins": 20})
+    made.follow_fill(FILL)
+    made.warm_up(np.uint16)
+    assert made.integrator.dummy == FILL
+    before = [len(kernel.signatures) for kernel in _KERNELS]
+    image = np.ones(SHAPE, np.uint16)
+    image[3:7] = FILL
+    made.reduce(image)
+    assert [len(kernel.signatures) for kernel in _KERNELS] == before

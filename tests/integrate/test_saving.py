@@ -143,3 +143,23 @@ def test_what_a_format_cannot_hold_is_refused(tmp_path: Path) -> None:
         fill(files, by, range(1))
     with pytest.raises(ConfigurationError, match="xls is no format"):
         ReducedFiles(tmp_path, "run", ["xls"])
+
+
+def test_cakes_stand_beside_the_curves_in_nxazint_only(tmp_path: Path) -> None:
+    by = reducer(cake={"azimuth_bins": 9, "bins": 25}, sectors={"left": {"azimuth_range": (150, -150)}})
+    with ReducedFiles(tmp_path, "run", FORMATS) as files:
+        reduced = fill(files, by, range(3))
+    found = read_reduced(files.files[0])
+    assert set(found.products) == {"curve", "curve_left", "cake"}
+    cake = found.products["cake"]
+    expected = [by.integrator.integrate2d(image, azimuth_bins=9, bins=25) for image in IMAGES[:3]]
+    assert cake.azimuth is not None
+    np.testing.assert_array_equal(cake.radial.values, expected[0].axis)
+    np.testing.assert_array_equal(cake.azimuth.values, expected[0].azimuth)
+    np.testing.assert_array_equal(cake.intensity, [each.intensity for each in expected])
+    np.testing.assert_array_equal(cake.sigma, [each.sigma for each in expected])
+    np.testing.assert_array_equal(cake.norm, expected[0].count)
+    np.testing.assert_array_equal(found.products["curve"].intensity, [each.curve.intensity for each in reduced])
+    assert files.texts == 2 * 2 * 3
+    for path in files.files:
+        assert not check_file(path).findings

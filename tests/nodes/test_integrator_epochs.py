@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import typer
-from sisockdaq.nodes.integrator import Integrator
+from sisockdaq.nodes.integrator import Integrator, node
 from typer.testing import CliRunner
 
 from sisockdaq.cli import configure
@@ -149,7 +149,7 @@ def check_files(bench: Bench, counts: Counter[int]) -> None:
     assert bench.call("status")["curves_not_saved"] == 0
 
 
-def test_a_site_is_calibrated_anew_while_it_runs(bench: Bench) -> None:
+def test_a_site_is_calibrated_anew_while_it_runs(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     first = bench.call("status")["epoch"]
     axis = bench.layout["axes"]["curve"]["values"]
     bench.images.start(Start("run_0001", None))
@@ -197,6 +197,7 @@ def test_a_site_is_calibrated_anew_while_it_runs(bench: Bench) -> None:
     wait_until(lambda: any(isinstance(mark, End) for mark in bench.marks), 20, "the end of the results")
     bench.rows.clear()
     sectors = {"right": {"azimuth_range": [-20, 20], "bins": 50}}
+    monkeypatch.setattr(node, "_CAKE_BYTES", 2 * 8 * 18 * 60 + 7)  # room for two
     third = bench.call(
         "configure",
         {
@@ -226,6 +227,19 @@ def test_a_site_is_calibrated_anew_while_it_runs(bench: Bench) -> None:
     cakes = bench.network.client.get("integrator::cake", start=1.0)["integrator::cake"]
     last = PICTURE + bench.rows[-1]["number"] % 7
     np.testing.assert_array_equal(cakes.values[-1], parts.integrate2d(last, azimuth_bins=18, bins=60).intensity)
+    assert cakes.values.shape == (2, 18, 60)
+    (kept,) = wait_until(
+        lambda: [
+            part
+            for part in read_epochs(sorted((bench.folder / "reduced").glob("run_0002_azint_*.h5")))
+            if part.state == "finished"
+        ],
+        20,
+        "the cakes in a file",
+    )
+    made = [parts.integrate2d(PICTURE + row["number"] % 7, azimuth_bins=18, bins=60) for row in bench.rows]
+    np.testing.assert_array_equal(kept.products["cake"].intensity, [cake.intensity for cake in made])
+    np.testing.assert_array_equal(kept.products["cake"].sigma, [cake.sigma for cake in made])
     assert [axis.unit for axis in cakes.field.axes] == ["deg", "Å^-1"]
 
     # The listing has the axis of the newest epoch, the live cache only what is on it.

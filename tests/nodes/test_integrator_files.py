@@ -122,6 +122,32 @@ def test_a_slow_disk_costs_files_not_frames(
     assert keeper.saved + keeper.not_saved == 8
 
 
+def test_cakes_that_wait_are_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writing, go_on = threading.Event(), threading.Event()
+    plain = ReducedFiles.add
+
+    def slow(self: ReducedFiles, *arguments: Any, **more: Any) -> None:
+        writing.set()
+        go_on.wait(30)
+        plain(self, *arguments, **more)
+
+    monkeypatch.setattr(ReducedFiles, "add", slow)
+    made = reducer(cake={"azimuth_bins": 5, "bins": 12})
+    one = made.reduce(np.ones(SHAPE, np.uint16)).cake
+    assert one is not None
+    monkeypatch.setattr(keeping, "MOST_CAKE_BYTES", 2 * one.nbytes)
+    keeper = Keeper(tmp_path, ["nxazint"])
+    add(keeper, made, "run", range(1))
+    assert writing.wait(30)
+    add(keeper, made, "run", range(1, 6))
+    assert (keeper.not_saved, keeper.problem) == (3, "the disk is too slow")
+    go_on.set()
+    wait_until(lambda: keeper.saved == 3, 30, "what had room")
+    add(keeper, made, "run", range(6, 7))
+    keeper.close(30)
+    assert found(tmp_path, "run_azint*") == {1: [100, 101, 102, 106]}
+
+
 @given(st.sets(st.integers(0, 40), min_size=1))
 def test_spans_name_each_number_once(numbers: set[int]) -> None:
     named: list[int] = []
