@@ -291,7 +291,7 @@ def test_the_command_changes_settings_and_shows_epochs(bench: Bench, monkeypatch
         return result.stdout
 
     assert "bins=321" in call("integrator", "bins=321", "split=no", "cake.azimuth_bins=4")
-    assert bench.call("get_settings")["cake"] == {"azimuth_bins": 4, "bins": None}
+    assert bench.call("get_settings")["cake"] == {"azimuth_bins": 4, "bins": 200}
     assert json.loads(call("integrator", "geometry.distance=0.3", "geometry.wavelength=1e-10", "--json"))[0][
         "geometry"
     ] == {"distance": 0.3, "poni1": 0, "poni2": 0, "rot1": 0, "rot2": 0, "rot3": 0, "wavelength": 1e-10}
