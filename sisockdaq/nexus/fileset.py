@@ -180,7 +180,8 @@ class AcquisitionFiles:
             else:
                 file = DataFile(path, self.plan, self._content.acquisition, number, resume=True)
                 self._open[number] = _OpenFile(file)
-            self._last_index = max(self._last_index, (number - 1) * self.plan.images_per_file + summary.rows - 1)
+            if summary.rows:  # a file that was only just begun says nothing of the rows before its own
+                self._last_index = max(self._last_index, (number - 1) * self.plan.images_per_file + summary.rows - 1)
 
     @property
     def _integrated(self) -> bool:

@@ -148,6 +148,26 @@ def test_a_master_is_there_from_the_beginning_and_links_only_what_exists(tmp_pat
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.parametrize("committed", [0, 4])
+def test_a_file_that_was_only_begun_lends_no_rows_to_the_one_before(tmp_path: Path, committed: int) -> None:
+    plan = data.plan(10)
+    files = AcquisitionFiles(tmp_path, "run", plan, MasterContent("run", plan.image, started=1.7e9))
+    for index in range(12):
+        if index == committed:
+            files.commit(0.0)
+        files.write_image(index, data.payload(index), data.header(index), now=0.0)
+    for entry in files._open.values():
+        entry.file.abandon()  # as a writer that is killed before the next commit leaves them
+    again = AcquisitionFiles(tmp_path, "run", plan, MasterContent("run", plan.image), resume=True)
+    assert (again.images, again.next_index) == (committed, committed)
+    again.finish()
+    with h5py.File(again.master) as file:
+        images = [image for name in sorted(file["entry/data"]) for image in file[f"entry/data/{name}"][()]]
+    assert len(images) == committed
+    for index, image in enumerate(images):
+        np.testing.assert_array_equal(image, data.image(index))
+
+
 def test_late_results_find_their_file_and_too_late_ones_are_counted(tmp_path: Path) -> None:
     plan = data.plan(10)
     files = AcquisitionFiles(tmp_path, "run", plan, MasterContent("run", plan.image))
