@@ -19,7 +19,7 @@ from cryptography import x509
 from sisockdaq.errors import ConfigurationError, ConnectionFailed, DeadlineExceeded, NotAuthorized, PortTaken
 from sisockdaq.router import RouterPlan, free_port, router_command, router_config, write_router_config
 from sisockdaq.router._certificate import ensure_certificate
-from sisockdaq.router._process import RouterProcess, require_free_port
+from sisockdaq.router._process import RouterProcess, require_free_port, router_environment
 from sisockdaq.state import StateDirectory
 from sisockdaq.testing import Caller, Network, wait_until
 
@@ -76,12 +76,30 @@ def test_names_of_the_site_are_filled_in_everywhere() -> None:
     assert "sisockdaq." not in text
 
 
+def test_what_the_router_leaves_out_can_be_imported_and_decides_nothing() -> None:
+    """Its client for Ethereum takes most of its start; nothing of it may ever pass for a yes or a no."""
+    program = """
+import sys
+from eth_keyfile.keyfile import decode_keyfile_json
+from web3 import Web3
+assert hasattr(Web3, "to_checksum_address")
+assert "py_ecc" not in sys.modules
+try:
+    print("yes" if Web3.is_address("0x") else "no")
+except NotImplementedError as error:
+    print(error)
+"""
+    said = subprocess.run(
+        [sys.executable, "-c", program], env=router_environment(), capture_output=True, text=True, check=False
+    )
+    assert said.stdout.startswith("web3.Web3.is_address.answer is left out of this router: see "), said.stderr
+
+
 def test_crossbar_accepts_the_configuration(tmp_path: Path) -> None:
     config = write_router_config(PLAN, StateDirectory(tmp_path / "state"))
     crossbar = router_command(config)[0]
-    checked = subprocess.run(
-        [crossbar, "check", "--cbdir", str(config.parent), "--config", config.name], capture_output=True, text=True
-    )
+    command = [crossbar, "check", "--cbdir", str(config.parent), "--config", config.name]
+    checked = subprocess.run(command, env=router_environment(), capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
