@@ -84,10 +84,10 @@ def feeder(arguments: Sequence[str] | None = None) -> None:
 
 def leash(arguments: Sequence[str] | None = None) -> None:
     """``saxsleash VERB …``."""
-    from sisockdaq.gateways.saxsdog.verbs import make_parser
+    from sisockdaq.gateways.saxsdog.verbs import make_parser, verb_first
 
-    parser = make_parser()
-    _run(parser, arguments, lambda args: args.act(args))
+    typed = sys.argv[1:] if arguments is None else arguments
+    _run(make_parser(), verb_first(typed), lambda args: args.act(args))
 
 
 def netconf(arguments: Sequence[str] | None = None) -> None:

@@ -30,6 +30,7 @@ class Look:
     skip, clip : int
         Points left out at the beginning and at the end.
     log_x, log_y : bool
+        An axis with negative values, as that of an azimuth or of most cuts, is linear all the same.
     """
 
     skip: int = 0
@@ -38,14 +39,18 @@ class Look:
     log_y: bool = True
 
     def points(self, graph: dict[str, Any]) -> tuple[Array, Array, Array]:
-        """Return q, I and its error; points without a value are left out."""
+        """Return q, I and its error; an intensity is NaN where there is none, so that a line is broken there."""
         x, y, error = (np.asarray(one, np.float64) for one in graph["array"])
-        shown = slice(self.skip, len(x) - self.clip)
-        x, y, error = x[shown], y[shown], error[shown]
-        good = np.isfinite(x) & np.isfinite(y)
-        if self.log_x:
+        shown = slice(self.skip, max(len(x) - self.clip, 0))
+        x, y, error = x[shown], np.where(np.isfinite(y), y, np.nan)[shown], np.nan_to_num(error[shown])
+        good = np.isfinite(x)
+        if self.across(graph):
             good &= x > 0
-        return x[good], y[good], np.nan_to_num(error[good])
+        return x[good], y[good], error[good]
+
+    def across(self, graph: dict[str, Any]) -> bool:
+        """Whether the axis of a curve is logarithmic."""
+        return self.log_x and not np.any(np.asarray(graph["array"][0], np.float64) < 0)
 
 
 def drawn(data: dict[str, Any], look: Look, *, width: int, height: int) -> str:
@@ -55,13 +60,13 @@ def drawn(data: dict[str, Any], look: Look, *, width: int, height: int) -> str:
     each = max((height - 1) // max(len(graphs), 1) - 1, 6)
     for number, graph in enumerate(graphs):
         x, y, _ = look.points(graph)
-        labels = [str(one).replace("$", "") for one in [*graph.get("columnLabels", []), "", ""]]  # "$" is TeX's
-        lines.append(f"{graph.get('kind', '')} {number}: {labels[1]}{_parameters(graph)}")
-        if not len(x):
+        labels = [_plain(str(one)) for one in [*graph.get("columnLabels", []), "", ""]]
+        lines.append(f"{_title(graph, number)}: {labels[1]}{_parameters(graph)}")
+        if not np.isfinite(y).any():
             lines.append("nothing to draw: no finite values")
             continue
-        label = f"log {labels[0]}" if look.log_x else labels[0]
-        panel = drawing.curve(np.log10(x) if look.log_x else x, y, width=width, height=each, log=look.log_y)
+        label = f"log {labels[0]}" if look.across(graph) else labels[0]
+        panel = drawing.curve(np.log10(x) if look.across(graph) else x, y, width=width, height=each, log=look.log_y)
         lines += [*panel[:-1], _foot(x, label, width)]
     return "\n".join(lines)
 
@@ -103,6 +108,7 @@ class Window:
             )
         self._plt: Any = plt
         self._figure: Any = plt.figure(layout="constrained")
+        plt.show(block=False)
 
     def show(self, data: dict[str, Any], look: Look) -> None:
         """Show curves."""
@@ -114,7 +120,9 @@ class Window:
         """Let the window live for a while; KeyboardInterrupt when it was closed."""
         if not self._plt.fignum_exists(self._figure.number):
             raise KeyboardInterrupt
-        self._plt.pause(seconds)
+        # Not `pause`, which brings the window before all others, each time.
+        self._figure.canvas.draw_idle()
+        self._figure.canvas.start_event_loop(seconds)
 
 
 def _paint(figure: Any, data: dict[str, Any], look: Look) -> None:
@@ -124,13 +132,14 @@ def _paint(figure: Any, data: dict[str, Any], look: Look) -> None:
         axes = figure.add_subplot(len(graphs), 1, number + 1)
         x, y, error = look.points(graph)
         labels = [*graph.get("columnLabels", []), "", ""]
-        axes.plot(x, y)
+        axes.plot(x, y, linewidth=1)
         low = np.clip(y - error, y[y > 0].min() if look.log_y and (y > 0).any() else None, None)
-        axes.fill_between(x, low, y + error, alpha=0.2, linewidth=0)
+        axes.fill_between(x, low, y + error, alpha=0.3, linewidth=0)
+        axes.set_title(f"{_title(graph, number)}{_parameters(graph)}", fontsize="medium", loc="left")
         axes.set_xlabel(labels[0])
         axes.set_ylabel(labels[1])
-        axes.set_xscale("log" if look.log_x else "linear")
-        axes.set_yscale("log" if look.log_y else "linear")
+        axes.set_xscale("log" if look.across(graph) else "linear")
+        axes.set_yscale("log" if look.log_y and (y > 0).any() else "linear")
 
 
 def _foot(x: Array, label: str, width: int) -> str:
@@ -140,7 +149,20 @@ def _foot(x: Array, label: str, width: int) -> str:
     return f"{indent}{left}{label:^{max(width - len(indent) - len(left) - len(right), 1)}}{right}"
 
 
+def _title(graph: dict[str, Any], number: int) -> str:
+    """Return which curve it is: ``Radial 1 (azimuth)``."""
+    name = (graph.get("mask") or {}).get("Name", "")
+    return f"{graph.get('kind', '')} {number}{f' ({name})' if name else ''}"
+
+
+def _plain(label: str) -> str:
+    """Return a label without the signs of TeX."""
+    return label.replace("$", "").replace("nm^{-1}", "nm⁻¹").replace("_{v}", "_v").replace("_{h}", "_h").strip()
+
+
 def _parameters(graph: dict[str, Any]) -> str:
     found = graph.get("Integparam") or {}
+    if not any(found.values()):  # a curve against the azimuth has none
+        return ""
     number: Callable[[Any], str] = lambda value: f"{value:.4g}" if isinstance(value, int | float) else str(value)  # noqa: E731
     return "".join(f", {name} {number(value)}" for name, value in found.items())

@@ -168,7 +168,7 @@ def _remedy(text: str) -> str:
         return "the clocks differ, or the server has only just started: try again"
     if "Unsigned" in text:
         return "leave out --compatible: this server wants attachments signed"
-    if "attachments" in text and "unexpected" in text:
+    if "unexpected" in text:
         return "an original server: add --compatible"
     return ""
 

@@ -29,6 +29,10 @@ RELATIVE = "../work"
 """Where curves go, seen from the folder of their image, as the original's default."""
 
 
+FAILURES_TOLD = 20
+"""Most failed images that ``stat`` names: the newest."""
+
+
 class Server:
     """The commands of a SAXSdog server.
 
@@ -77,7 +81,7 @@ class Server:
             "plot": self._plot,
             "plotdata": self._plot,
             "get": self._get,
-            "stat": lambda _: _reply("stat", stat=self._stat(tell_merge=True)),
+            "stat": self._stat_reply,
             "fileslist": self._fileslist,
             "listdir": self._listdir,
             "mergedata": self._mergedata,
@@ -125,7 +129,7 @@ class Server:
         if queue is None:
             return numbers
         counts = queue.counts()
-        for name in ("processed", "waiting", "failed", "dropped", "restarts", "rate", "problem"):
+        for name in ("processed", "waiting", "in_hand", "retries", "failed", "dropped", "restarts", "rate", "problem"):
             numbers[name] = getattr(counts, name)
         failures = queue.failures()
         numbers["last_failure"] = f"{failures[-1].path}: {failures[-1].reason}" if failures else ""
@@ -226,6 +230,15 @@ class Server:
         beside = Path(os.path.normpath(self._directory / self._relative))
         below = beside.is_relative_to(self._directory)
         return [beside] if not below and is_below(beside, self.allowed.base) and beside.is_dir() else []
+
+    def _stat_reply(self, request: Request) -> dict[str, Any]:
+        """Say how far the queue is; who asks for details, as our leash does, is told of failures too."""
+        reply = _reply("stat", stat=self._stat(tell_merge=True))
+        queue = self._queue
+        if queue is not None and request.argument.get("details") is True:
+            failures = [{"path": one.path, "reason": one.reason} for one in queue.failures()[-FAILURES_TOLD:]]
+            reply["data"]["details"] = {**self.summary(), "failures": failures}
+        return reply
 
     def _stat(self, *, tell_merge: bool = False) -> dict[str, Any]:
         queue = self._queue

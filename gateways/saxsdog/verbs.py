@@ -7,7 +7,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,10 @@ from sisockdaq.gateways.saxsdog.cli import chosen_entry, network_options
 from sisockdaq.gateways.saxsdog.leash import Leash, checked, load_calibration, load_merge
 
 from sisockdaq.errors import ConfigurationError, DeadlineExceeded
+from sisockdaq.saxsdog.calibration import read_calibration
+from sisockdaq.saxsdog.wire import COMMANDS
 
-__all__ = ["make_parser"]
+__all__ = ["make_parser", "verb_first"]
 
 _HELP = """\
 Controls a SAXSdog server.
@@ -31,6 +33,9 @@ SLOW, QUICK = 100.0, 10.0
 """How long the server may take for commands that build maps or end queues, and for the others [s]."""
 
 Arguments = argparse.Namespace
+
+_VERBS = {**{command: command for command in COMMANDS}, "getmergestat": "mergestat"}
+"""What may be typed, and what it means: the original's leash calls one of them by another name."""
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -54,7 +59,7 @@ def make_parser() -> argparse.ArgumentParser:
     verb("plotdata", "Print the newest curves once.", _plain("plotdata"))
     verb("close", "Work off what is queued, ignore new images.", _plain("close"))
     verb("abort", "End the queue; pictures in hand are finished.", _plain("abort"), SLOW)
-    verb("stat", "Say how far the queue is.", _plain("stat"))
+    verb("stat", "Say how far the queue is, and which images failed.", _stat)
     verb("readdir", "Queue all images that are in the folder.", _plain("readdir"))
     verb("get", "Print the calibration that is in use.", _get)
     listing = verb("listdir", "List a folder of the server.", _listdir)
@@ -66,6 +71,14 @@ def make_parser() -> argparse.ArgumentParser:
     verb("getmergedata", "Print what the last merge found.", _plain("getmergedata"))
     verb("mergestat", "Say what the merge has said since it was last asked.", _plain("mergestat"))
     return parser
+
+
+def verb_first(arguments: Sequence[str]) -> list[str]:
+    """Return a command line with the verb before its options, in whatever order they were typed, as in the original."""
+    for place, word in enumerate(arguments):
+        if word in _VERBS:
+            return [_VERBS[word], *arguments[:place], *arguments[place + 1 :]]
+    return list(arguments)
 
 
 def _add_plot(plot: Any) -> None:
@@ -97,8 +110,33 @@ def _new(args: Arguments) -> None:
         _print_json(reply)
         return
     folder = "/".join(calibration.get("Directory", [])) or "."
+    for odd in _odd(calibration):
+        _say(f"odd: {odd}")
     _say(f"new queue: images in {folder} are reduced from now on")
     _say("`saxsleash readdir` takes those that are there already, `saxsleash plot` shows the curves")
+
+
+def _odd(calibration: dict[str, Any]) -> list[str]:
+    """Return what is odd about a calibration that the server took."""
+    try:
+        return read_calibration(calibration).warnings()
+    except ConfigurationError:  # an original server takes some that ours refuses
+        return []
+
+
+def _stat(args: Arguments) -> None:
+    reply = _leash(args).do("stat", {} if args.compatible else {"details": True})  # the original refuses to tell them
+    _show(args, reply)
+    details = reply.get("data", {}).get("details", {})
+    if args.json or not details:
+        return
+    for name, shown in (("rate", "images a second"), ("retries", "tries of images that were not whole"),
+                        ("failed", "failed"), ("dropped", "dropped"), ("restarts", "workers that died"),
+                        ("problem", "problem")):  # fmt: skip
+        if value := details.get(name):
+            _say(f"  {shown}: {f'{value:.1f}' if isinstance(value, float) else value}")
+    for failure in details.get("failures", []):
+        _say(f"    {failure['path']}: {failure['reason']}")
 
 
 def _masks_and_directory(rest: list[str]) -> tuple[list[Path], str | None]:
@@ -166,11 +204,10 @@ def _plot(args: Arguments) -> None:
     server = _leash(args)
     window = Window() if args.window else None
     wait: Callable[[float], None] = time.sleep if window is None else window.wait
-    shown = None
+    newest = _Newest(server, patient=not (args.once or args.save))
     while True:
-        data = _newest(server, patient=not (args.once or args.save))
-        if data is not None and data.get("filename") != shown:
-            shown = data.get("filename")
+        data = newest.ask()
+        if data is not None:
             if args.save:
                 save(data, look, args.save)
                 _say(str(args.save))
@@ -183,22 +220,67 @@ def _plot(args: Arguments) -> None:
                 _draw(data, look)
             if args.once:
                 return
-        wait(args.interval if data is not None else min(args.interval, 0.5))
+        wait(args.interval if newest.found else min(args.interval, 0.5))
 
 
-def _newest(server: Leash, *, patient: bool) -> dict[str, Any] | None:
-    """Return the data of the newest picture; None while there is none, or while the server is away."""
-    try:
-        reply = server.do("plot")
-    except DeadlineExceeded as error:
-        if not patient:
-            raise
-        sys.stderr.write(f"{error}\n")
-        return None
+class _Newest:
+    """The newest picture's curves, each once; while there are none, it says on stderr what is waited for.
+
+    Parameters
+    ----------
+    patient : bool
+        Whether to wait for a server that is away, or has no queue.
+    """
+
+    def __init__(self, server: Leash, *, patient: bool) -> None:
+        self._server, self._patient = server, patient
+        self._shown: tuple[Any, ...] = ()
+        self._waited_for = ""
+        self.found = False
+
+    def ask(self) -> dict[str, Any] | None:
+        """Return the data of a picture that was not shown; None where there is none.
+
+        Raises
+        ------
+        ConfigurationError, DeadlineExceeded
+        """
+        try:
+            data: dict[str, Any] = _with_queue(self._server.do("plot"))["data"]
+        except (ConfigurationError, DeadlineExceeded) as error:
+            if not self._patient:
+                raise
+            self._wait_for(str(error))
+            return None
+        if not data.get("graphs"):
+            self._wait_for("no image was reduced yet: waiting for the first")
+            return None
+        self._waited_for, self.found = "", True
+        stat = data.get("stat", {})
+        # The same picture again is another one where the queue is, or where it was reduced once more.
+        which = data.get("filename"), stat.get("start time"), stat.get("images processed")
+        if which == self._shown:
+            return None
+        self._shown = which
+        return data
+
+    def _wait_for(self, what: str) -> None:
+        self.found = False
+        if what != self._waited_for:
+            self._waited_for = what
+            sys.stderr.write(f"{what}\n")
+
+
+def _with_queue(reply: dict[str, Any]) -> dict[str, Any]:
+    """Return a reply of a server that has a queue.
+
+    Raises
+    ------
+    ConfigurationError
+    """
     if reply["result"] == "no queue":
         raise ConfigurationError("the server has no queue", remedy="begin one with `saxsleash new`")
-    data: dict[str, Any] = reply["data"]
-    return data if data.get("graphs") else None
+    return reply
 
 
 def _draw(data: dict[str, Any], look: Any) -> None:
@@ -222,9 +304,9 @@ def _show(args: Arguments, reply: dict[str, Any]) -> None:
         _say("nothing yet")
         return
     data = reply.get("data", {})
-    _say(str(reply["result"]) if "stat" not in data or reply["result"] != "stat" else "stat")
+    _say(str(reply["result"]))
     if "mergeinfo" in data:
-        _say(str(data["mergeinfo"]).strip("\n"))
+        _say(str(data["mergeinfo"]).strip("\n") or "nothing new")
     elif "graphs" in data or "syncplot" in data or "cal" in data:
         _say(json.dumps(data))
     for name, value in (data.get("stat") or {}).items():

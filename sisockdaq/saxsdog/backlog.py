@@ -28,12 +28,14 @@ class Backlog:
 
     Attributes
     ----------
+    patience : float
+        As given.
     retries : int
         Tries of pictures that could not be read.
     """
 
     def __init__(self, limit: int, patience: float) -> None:
-        self._limit, self._patience = limit, patience
+        self._limit, self.patience = limit, patience
         self._known: set[str] = set()
         self._waiting: deque[str] = deque()
         self._alone: deque[str] = deque()
@@ -109,7 +111,7 @@ class Backlog:
         """
         tries, first = self._tries.get(path, (0, tried))
         pause = min(_FIRST_RETRY * 2**tries, _LAST_RETRY)
-        if tried + pause > max(first, min(changed, tried)) + self._patience:
+        if tried + pause > max(first, min(changed, tried)) + self.patience:
             self.settled(path)
             return False
         self._tries[path] = tries + 1, first

@@ -89,6 +89,11 @@ class _Radial:
 
     kind = "Radial"
 
+    def mark(self, used: npt.NDArray[np.bool_]) -> bool:
+        """Set the pixels that count; return whether there are any."""
+        used.reshape(-1)[self.binning.cells < self.binning.start.size - 1] = True
+        return bool(self.binning.areas.any())
+
     def curve(self, image: npt.NDArray[Any], conf: Mapping[str, Any]) -> Curve:
         intensity, error = self.binning.integrate(image)
         values = dict(_NO_PARAMETERS) if self.parameters is None else self.parameters.of(intensity)
@@ -104,6 +109,11 @@ class _Slice:
     columns: list[str]
 
     kind = "Slice"
+
+    def mark(self, used: npt.NDArray[np.bool_]) -> bool:
+        """Set the pixels that count; return whether there are any."""
+        used[self.cut.rows, self.cut.columns] |= self.cut.valid
+        return bool(self.cut.valid.any())
 
     def curve(self, image: npt.NDArray[Any], conf: Mapping[str, Any]) -> Curve:
         array = np.stack([self.cut.axis, *self.cut.integrate(image)])
@@ -125,7 +135,7 @@ class Reduction:
     Raises
     ------
     MaskError
-        A mask is of another shape than the image.
+        A mask is of another shape than the image, or leaves no pixel to a curve.
     ConfigurationError
         The masks are not as many as the entries.
 
@@ -152,6 +162,10 @@ class Reduction:
         self._parts = made[1:] if calibration.gisaxs_mode else made
         self.outputs = [("" if part.number == 0 else f"_c{part.kind[0]}{part.number}", f"{part.kind}{part.number}")
                         for part in self._parts]  # fmt: skip
+        self._used = np.zeros(self.shape, np.bool_)
+        for part in self._parts:
+            if not part.mark(self._used):
+                raise _no_pixel(calibration, part.number, masks)
 
     def reduce(self, image: npt.NDArray[Any]) -> list[Curve]:
         """Return the curves of an image.
@@ -164,10 +178,15 @@ class Reduction:
         Raises
         ------
         ValueError
-            The image is of another shape.
+            The image is of another shape, or a pixel that counts is no number.
         """
         if image.shape != self.shape:
-            raise ValueError(f"the image is {_size(image.shape)}, the calibration says {_size(self.shape)}")
+            raise ValueError(
+                f"the image is {_size(image.shape)}, the calibration says {_size(self.shape)}: "
+                "is it of another detector, or binned? (Geometry.Imagesize)"
+            )
+        if image.dtype.kind == "f":
+            _demand_numbers(image, self._used)
         return [part.curve(image, self.calibration.raw) for part in self._parts]
 
     def _radial(self, number: int, entry: MaskEntry, valid: npt.NDArray[np.bool_]) -> _Radial:
@@ -201,6 +220,39 @@ def _check_masks(calibration: Calibration, masks: Sequence[npt.NDArray[np.bool_]
                 f"Masks.{number} ({name}): is {_size(mask.shape)}, Geometry.Imagesize says {size}",
                 remedy="Imagesize is [rows, columns]; take the mask made for this detector",
             )
+
+
+def _no_pixel(calibration: Calibration, number: int, masks: Sequence[npt.NDArray[np.bool_]]) -> MaskError:
+    """Return what is to be said of a curve that no pixel belongs to."""
+    first = len(calibration.masks)
+    if number >= first:
+        entry = calibration.slices[number - first]
+        return MaskError(
+            f"Slices.{number - first}: no valid pixel within CutPosition {entry.position} ± {entry.margin}",
+            remedy="the mask of its MaskRef hides all of it: move the cut, or widen CutMargin",
+        )
+    mask = calibration.masks[number]
+    name = f"Masks.{number} ({mask.mask_file or mask.name})"
+    if mask.phi_mode and np.any(masks[number]):
+        return MaskError(
+            f"{name}: no valid pixel has q from qStart {mask.q_start:g} to qStop {mask.q_stop:g} nm⁻¹",
+            remedy="widen that range for the Phi-mode, or look at distance and beam centre",
+        )
+    return MaskError(
+        f"{name}: every pixel is masked", remedy="a pixel that is 0 in the file is valid: are good and bad exchanged?"
+    )
+
+
+def _demand_numbers(image: npt.NDArray[Any], used: npt.NDArray[np.bool_]) -> None:
+    """Raise ValueError where a pixel that counts is no number: it would take all of its ring with it."""
+    bad = used & ~np.isfinite(image)
+    if bad.any():
+        row, column = np.argwhere(bad)[0]
+        count = int(np.count_nonzero(bad))
+        raise ValueError(
+            f"{count} of its valid pixels {'is' if count == 1 else 'are'} NaN or infinite, the first in row {row}, "
+            f"column {column}: mask what has no value, or have it written as a number"
+        )
 
 
 def _size(shape: Sequence[int]) -> str:

@@ -322,10 +322,10 @@ def time_shift(
     first = float(table.times[0])
     if settings.FirstImageCorrelation:
         delta = float(starts.min()) - first
-        say(f"Time shift (FirstImage): {timedelta(seconds=delta)}")
+        say(f"Time shift (FirstImage): {delta:+.3f} s")
         return delta
     delta = float(starts[_zero_image(names)]) - first
-    say(f"Time shift (ZeroImage): {timedelta(seconds=delta)}")
+    say(f"Time shift (ZeroImage): {delta:+.3f} s")
     return delta
 
 

@@ -176,8 +176,15 @@ def _by_fabio(path: Path) -> Picture:
     except (FileNotFoundError, PermissionError):
         raise
     except OSError as error:
-        raise PictureUnfinished(str(error) or type(error).__name__) from error
+        raise PictureUnfinished(_why(path, error)) from error
     return Picture(image, "")
+
+
+def _why(path: Path, error: OSError) -> str:
+    text = error.strerror or str(error) or type(error).__name__
+    if "could not identify" in text:
+        return "is empty" if path.stat().st_size == 0 else "is no image that fabio knows"
+    return text
 
 
 def pilatus_tiff(image: npt.NDArray[np.int32], time: str = "2026-11-21T12:00:00.000") -> bytes:

@@ -203,9 +203,9 @@ class PictureQueue:
             return not (self._backlog or self._in_hand or self._scans)
 
     def state(self) -> dict[str, Any]:
-        """Return what ``stat`` answers."""
+        """Return what ``stat`` answers; the queue's length has what the workers hold: 0 means that all is done."""
         with self._changed:
-            length = len(self._backlog)
+            length = len(self._backlog) + self._in_hand
         return {
             "images processed": self._records.reduced + self._records.skipped,
             "queue length": length,
@@ -391,13 +391,16 @@ class PictureQueue:
                 again = self._backlog.try_again(done.path, time.monotonic(), done.time, done.changed)
             else:
                 self._backlog.settled(done.path)
-        if not (good or again or dropped):
+        if done.outcome == "unfinished" and not (again or dropped):
+            patience = self._backlog.patience
+            self._fail(done.path, f"{done.reason}; given up after {patience:g} s: readdir takes it once it is whole")
+        elif not (good or again or dropped):
             self._fail(done.path, done.reason)
         with self._changed:
             self._in_hand -= 1  # last: who waits until nothing is in hand sees what became of it
 
     def _fail(self, path: str, reason: str) -> None:
-        _log.warning("%s: given up: %s", path, reason)
+        _log.warning("%s: failed: %s", path, reason)
         self._records.fail(path, reason)
 
     # Workers that are gone.

@@ -91,7 +91,7 @@ def test_images_are_joined_with_their_logs(base: Path) -> None:
     assert {kind: len(paths) for kind, paths in result["data"]["fileslist"].items()} == {"R": 3, "S1": 3}
     said = merging.news()
     assert "Base-directory of merge is" in said
-    assert "Time shift (FirstImage): 0:01:40" in said
+    assert "Time shift (FirstImage): +100.000 s" in said
     assert merging.news() == ""
     assert (merging.newly_finished(), merging.newly_finished()) == (1, 0)
 

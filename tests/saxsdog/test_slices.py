@@ -61,7 +61,7 @@ def test_a_cut_equals_its_mean_pixel_by_pixel(direction, plane):
 
 
 def test_without_a_mask_every_pixel_counts():
-    curve, _ = reduce(cut(MaskRef=-1), np.zeros(SHAPE, bool))
+    curve, _ = reduce(cut(MaskRef=-1), np.eye(*SHAPE, dtype=bool))
     np.testing.assert_allclose(curve.array[1], image()[:, 9:14].mean(axis=1))
 
 

@@ -123,7 +123,7 @@ class SimpleQueue:
         return self.lists
 
     def counts(self) -> SimpleNamespace:
-        nothing = dict.fromkeys(("waiting", "failed", "dropped", "restarts", "rate"), 0)
+        nothing = dict.fromkeys(("waiting", "in_hand", "retries", "failed", "dropped", "restarts", "rate"), 0)
         return SimpleNamespace(processed=self.processed, problem="", **nothing)
 
     def failures(self) -> list[Any]:

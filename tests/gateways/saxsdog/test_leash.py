@@ -13,8 +13,8 @@ import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
-from sisockdaq.gateways.saxsdog import cli
-from sisockdaq.gateways.saxsdog.drawing import Look, drawn
+from sisockdaq.gateways.saxsdog import cli, verbs
+from sisockdaq.gateways.saxsdog.drawing import Look, drawn, save
 from sisockdaq.gateways.saxsdog.service import Service
 
 from sisockdaq.saxsdog.network import NetworkEntry, read_network, write_network
@@ -124,6 +124,77 @@ def test_plot_follows_until_it_is_ended(
     assert [line for line in capsys.readouterr().out.splitlines() if line in ("a", "b", "c")] == ["a", "b", "c"]
 
 
+def test_a_window_follows_until_it_is_closed(
+    run: Any, files: list[str], base: Path, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The window of a machine without a display: all but the display itself is real."""
+    import matplotlib.pyplot as plt
+
+    monkeypatch.setattr("matplotlib.get_backend", lambda: "a window")
+    run("new", *files)
+    seen: list[str] = []
+    names = iter("ab")
+
+    def live(self: Any, seconds: float) -> None:
+        """Stands for the window's own loop."""
+        seen.append(self.figure.get_suptitle())
+        if seconds < 0.1:  # right after it was drawn
+            return
+        if (name := next(names, None)) is None:
+            plt.close(self.figure)
+            return
+        write_picture(base / "run1" / f"{name}.tif")
+        service.server.new_file(f"run1/{name}.tif")
+
+    monkeypatch.setattr("matplotlib.backend_bases.FigureCanvasBase.start_event_loop", live)
+    with pytest.raises(SystemExit) as ended:
+        run("plot", "--window", "-x", "log")
+    assert ended.value.code == 130
+    assert list(dict.fromkeys(filter(None, seen))) == ["a", "b"]
+
+
+def test_plot_waits_for_a_queue_and_draws_a_picture_again_when_it_was_reduced_again(
+    run: Any, files: list[str], base: Path, service: Service, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    write_picture(base / "run1" / "a.tif")
+    steps = iter(["new", "readdir", "", "readdir", "new", "readdir"])
+
+    def next_step(seconds: float) -> None:
+        """Stands for the wait between two questions."""
+        step = next(steps, None)
+        if step is None:
+            raise KeyboardInterrupt
+        if step == "new":
+            cli.leash(["new", *files, "--network", str(base.parent / "network"), "--json"])
+        elif step:
+            cli.leash([step, "--network", str(base.parent / "network"), "--json"])
+
+    monkeypatch.setattr("sisockdaq.gateways.saxsdog.verbs.time.sleep", next_step)
+    with pytest.raises(SystemExit):
+        run("plot")
+    said = capsys.readouterr()
+    assert [line for line in said.out.splitlines() if line == "a"] == ["a", "a", "a"]
+    assert said.err.splitlines() == [
+        "the server has no queue   → begin one with `saxsleash new`",
+        "no image was reduced yet: waiting for the first",
+        "no image was reduced yet: waiting for the first",
+    ]
+
+
+def test_options_may_stand_before_the_verb_and_an_old_word_is_understood(run: Any, network: Path) -> None:
+    cli.leash(["-N", "0", "--network", str(network), "stat"])
+    assert run("getmergestat").endswith("stat\nnothing new\n")
+    assert verbs.verb_first(["-h"]) == ["-h"]
+    assert verbs.verb_first(["-S", "tcp://a:1", "listdir", "new"]) == ["listdir", "-S", "tcp://a:1", "new"]
+
+
+def test_new_tells_what_is_odd(run: Any, files: list[str]) -> None:
+    odd = calibration(Wavelength=154.0)
+    Path(files[0]).write_text(json.dumps(odd))
+    assert "odd: Wavelength: 154 Å is no usual X-ray wavelength" in run("new", *files)
+
+
 def test_a_window_needs_a_display(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
     matplotlib.use("agg")
     assert "no window can be opened here" in failure(capsys, run, "plot", "--window")
@@ -136,7 +207,23 @@ def test_drawing_takes_curves_without_a_value() -> None:
     assert "nothing to draw" in text
     x, y, _ = Look(log_x=True).points(negative)
     assert (x.tolist(), y.tolist()) == ([1.0, 2.0], [5.0, 3.0])
-    assert np.isfinite(y).all()
+
+
+def test_an_azimuth_is_never_drawn_as_a_logarithm_and_a_gap_stays_one(tmp_path: Path) -> None:
+    graph = {
+        "array": [[-2.0, -1.0, 1.0, 2.0], [3.0, float("nan"), 5.0, 6.0], [1.0, float("nan"), 1.0, 1.0]],
+        "columnLabels": ["vertical scattering Vector $q_{v} [nm^{-1}]$", "I", "e"], "kind": "Radial",
+        "mask": {"Name": "left"}, "Integparam": {"I0": 0, "I1": 0, "I2": 0},
+    }  # fmt: skip
+    look = Look(log_x=True)
+    x, y, _ = look.points(graph)
+    assert x.tolist() == [-2.0, -1.0, 1.0, 2.0]
+    assert np.isnan(y).tolist() == [False, True, False, False]
+    text = drawn({"filename": "x", "graphs": [graph]}, look, width=70, height=20)
+    assert "Radial 0 (left): I\n" in text
+    assert text.splitlines()[-1].split() == ["-2", "vertical", "scattering", "Vector", "q_v", "[nm⁻¹]", "2"]
+    save({"filename": "x", "graphs": [graph]}, look, tmp_path / "a.png")
+    assert Image.open(tmp_path / "a.png").size[0] > 100
 
 
 def test_mergedata_follows_to_its_end(run: Any, files: list[str], base: Path, tmp_path: Path) -> None:

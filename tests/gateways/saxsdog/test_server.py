@@ -19,6 +19,7 @@ from sisockdaq.saxsdog.wire import Guard, new_file_message
 from sisockdaq.testing import wait_until
 from tests.gateways.saxsdog.rig import (
     SECRET,
+    SHAPE,
     LiteralClient,
     SimpleQueue,
     calibration,
@@ -128,10 +129,29 @@ def test_a_queue_stays_below_the_servers_folder(ask: LiteralClient, directory: s
 def test_new_needs_its_masks(ask: LiteralClient) -> None:
     reply = ask("new", {"calibration": calibration()})
     assert reply == {"result": "ValueError", "data": {"Error": "the calibration has 1 masks, 0 came with it"}}
-    other = mask_attachment(np.ones((7, 9), bool))
-    assert ask("new", {"calibration": calibration()}, other)["result"] == "ValueError"
-    assert ask("new", {"calibration": calibration()}, {"filename": "mask.msk", "data": "x"})["result"] == "ValueError"
     assert ask("new", {})["result"] == "ValidationError in request"
+
+
+def test_what_cannot_be_reduced_is_refused_with_reason_and_next_step_and_the_queue_goes_on(
+    base: Path, service: Service, ask: LiteralClient
+) -> None:
+    begin(ask)
+    good = mask_attachment(valid_pixels())
+    for number, (changes, mask, said) in enumerate([
+        ({}, mask_attachment(np.ones((7, 9), bool)), "Masks.0 (mask.msk): is 7 × 9, Geometry.Imagesize says 40 × 31 "
+         "→ Imagesize is [rows, columns]; take the mask made for this detector"),
+        ({}, mask_attachment(np.zeros(SHAPE, bool)), "every pixel is masked → a pixel that is 0 in the file is valid"),
+        ({}, {"filename": "mask.msk", "data": "x"}, "mask.msk: cannot be read as a mask"),
+        ({"Geometry__DedectorDistanceMM": -3}, good, "Geometry.DedectorDistanceMM: Input should be greater than 0"),
+        ({"Geometry__BeamCenter": [float("nan"), 3]}, good, "Geometry.BeamCenter.0: Input should be a finite number"),
+    ]):  # fmt: skip
+        reply = ask("new", {"calibration": calibration(**changes)}, mask)
+        assert reply["result"] in ("ValueError", "ValidationError in request")
+        told = reply["data"] if isinstance(reply["data"], str) else reply["data"]["Error"]
+        assert said in told
+        write_picture(base / "run1" / f"{number}.tif")
+        assert service.server.new_file(f"run1/{number}.tif")
+        assert ask("stat")["data"]["stat"]["images processed"] == number + 1
 
 
 def test_only_images_below_the_queues_folder_are_taken(base: Path, service: Service, ask: LiteralClient) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sisockdaq.gateways.saxsdog import Saxsdog
+from sisockdaq.gateways.saxsdog import Saxsdog, cli
 from sisockdaq.gateways.saxsdog.feeder import Feeder
 from sisockdaq.gateways.saxsdog.leash import Leash, load_calibration
 
@@ -22,6 +22,7 @@ from sisockdaq._wamp.reactor import in_reactor
 from sisockdaq.errors import ConfigurationError
 from sisockdaq.gateway import GatewayHost
 from sisockdaq.saxsdog.network import NetworkEntry, read_network, write_network
+from sisockdaq.saxsdog.wire import Attachment
 from sisockdaq.session import Credentials
 from sisockdaq.testing import Network, wait_until
 from tests.gateways.saxsdog.rig import (
@@ -125,6 +126,38 @@ def test_the_commands_of_a_person(base: Path, tmp_path: Path) -> None:
         assert said(feeder) == {"published": str(base / "run1" / "a.tif")}
 
 
+def test_failed_pictures_are_named_to_who_asks_and_stay_out_of_what_old_clients_get(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With processes: a picture of another detector and a broken one, between good ones."""
+    import fabio.edfimage
+
+    with serving(base, real=True, workers=1) as service:
+        leash = Leash(service.address, SECRET)
+        mask = Attachment("mask.msk", fit2d_mask(valid_pixels()).decode("latin-1"))
+        assert leash.do("new", {"calibration": calibration(Threads=1)}, [mask])["result"] == "new queue"
+        write_picture(base / "run1" / "a.tif")
+        fabio.edfimage.EdfImage(np.zeros((3, 4), np.int32)).write(str(base / "run1" / "b.edf"))
+        fabio.edfimage.EdfImage(np.full((40, 31), np.nan, np.float32)).write(str(base / "run1" / "c.edf"))
+        write_picture(base / "run1" / "d.tif")
+        leash.do("readdir")
+
+        def details() -> dict[str, Any]:
+            return dict(leash.do("stat", {"details": True})["data"]["details"])
+
+        wait_until(lambda: (details()["processed"], details()["failed"]) == (2, 2), DEADLINE, "all four")
+        told = {Path(one["path"]).name: one["reason"] for one in details()["failures"]}
+        assert "the image is 3 × 4, the calibration says 40 × 31" in told["b.edf"]
+        assert "NaN or infinite" in told["c.edf"]
+        assert leash.do("stat")["data"].keys() == {"stat"}
+        network = tmp_path / "network"
+        write_network(network, [NetworkEntry(Server=service.address, Secret=SECRET)])  # type: ignore[call-arg]
+        cli.leash(["stat", "--network", str(network)])
+        shown = capsys.readouterr().out
+        assert "  failed: 2\n" in shown
+        assert f"    {base / 'run1' / 'b.edf'}: the image is 3 × 4" in shown
+
+
 def run_gateway(network: Network, **options: Any) -> GatewayHost:
     user = Credentials("consumer", network.state.secret("consumer"))
 
@@ -146,8 +179,6 @@ def test_in_a_site(network: Network, base: Path) -> None:
         (entry,) = read_network(network.state.path / "saxsdog-network.json")
         leash = Leash(gateway.service.address, entry.Secret)
         conf = calibration()
-        from sisockdaq.saxsdog.wire import Attachment
-
         mask = Attachment("mask.msk", fit2d_mask(valid_pixels()).decode("latin-1"))
         assert leash.do("new", {"calibration": conf}, [mask])["result"] == "new queue"
         write_picture(base / "run1" / "a.tif")
