@@ -16,7 +16,7 @@ from sisockdaq.integrate._jit import compiled, inner
 __all__ = ["BLOCK", "block_maximum", "four_places", "has_unusable", "region_sum"]
 
 BLOCK = 4096
-"""Pixels of a block; a multiple of four. With its indices and shares it fits the first two levels of cache, so the
+"""Pixels of a block; a multiple of eight. With its indices and shares it fits the first two levels of cache, so the
 search reads memory and the sums after it do not. Smaller blocks cost more in calls than they save."""
 
 
@@ -38,13 +38,13 @@ def has_unusable(pixels: Any, index: Any, masked: Any, dummy: Any, start: int, s
 
 @inner
 def four_places(word: Any, stride: int) -> Any:
-    """Take apart the entries of four pixels, read as one uint64, and send each to a bank of its own."""
-    low = np.uint64(0xFFFF)
+    """Take apart the entries of four pixels, read as one uint64, and send neighbours to different banks."""
+    low, other = np.uint64(0xFFFF), np.uint64(stride)
     return (
         word & low,
-        ((word >> np.uint64(16)) & low) + np.uint64(stride),
-        ((word >> np.uint64(32)) & low) + np.uint64(2 * stride),
-        (word >> np.uint64(48)) + np.uint64(3 * stride),
+        ((word >> np.uint64(16)) & low) + other,
+        (word >> np.uint64(32)) & low,
+        (word >> np.uint64(48)) + other,
     )
 
 

@@ -1,11 +1,12 @@
-"""Four pixels at a time: their accumulators' terms are computed side by side, turned round, and added pixel by pixel.
+"""Several pixels at a time: the terms of their accumulators are computed side by side, and added by wide instructions.
 
-An entry's accumulators (*lanes*) lie together, so that a pixel adds to all of them by one instruction instead of one
-each; a processor stores only once a cycle, and it is the stores that a pass over a frame waits for. The compiler behind
-numba does not find this by itself, so what is done with four pixels is written down here in its own language. Without
+The accumulators that a pixel adds to (*lanes* of its entry) lie together, so that one instruction adds to all of them
+instead of one each; a processor stores only once a cycle, and it is the stores that a pass over a frame waits for. The
+compiler behind numba does not find this by itself, so what is done is written down here in its own language. Without
 wide instructions in the processor it makes several narrow ones of each.
 
-Each function adds the pixels ``j … j + 3`` of a frame to their places (numbers of entries, uint64), in that order.
+Functions for four pixels compute the lanes side by side, turn them round, and add the pixels ``j … j + 3`` of a frame
+to their places (numbers of entries, uint64), in that order.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-__all__ = ["add_four_pairs", "add_four_triples", "add_four_whole", "add_lanes"]
+__all__ = ["ONE_ZERO", "add_four_couples", "add_four_pairs", "add_four_triples", "add_four_whole", "add_lanes"]
+
+ONE_ZERO = 1 << 48
+"""What a pixel of 0 adds to the sum of its couple where sums and numbers of zeros are packed into one accumulator."""
 
 _NUMBER = ir.IntType(32)
 
@@ -52,11 +56,47 @@ def add_lanes(typing_context: Any, banks: Any, lane: Any, values: Any) -> Any:
 
 
 @_written_out
+def add_four_couples(typing_context: Any, pixels: Any, kind: Any, j: Any, word: Any, banks: Any) -> Any:
+    """Add the pixels ``j … j + 7``, two by two, to their couples, whose numbers are the four parts of `word`.
+
+    A couple has the v of both pixels. Of `kind` (a literal) ``"errors"`` it has max(1, v) of both besides; of
+    ``"packed"`` the v have `ONE_ZERO` added where they are 0. That is for unsigned integers of up to 32 bits; for
+    others no code is made.
+    """
+    if not isinstance(kind, types.StringLiteral):
+        return None
+    errors, packed = kind.literal_value == "errors", kind.literal_value == "packed"
+    narrow = pixels.dtype in (types.uint8, types.uint16, types.uint32)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        if packed and not narrow:
+            return context.get_dummy_value()
+        array, _, first, numbers, lanes = arguments
+        data = context.make_array(banks)(context, builder, lanes).data
+        for k in range(4):
+            added = _values(
+                context, builder, pixels, banks, array, builder.add(first, ir.Constant(first.type, 2 * k)), 2
+            )
+            if packed:
+                none = builder.icmp_unsigned("==", added, _all(added.type, 0))
+                added = builder.select(none, _all(added.type, ONE_ZERO), added)
+            if errors:
+                added = _pick(builder, added, _at_least_one(builder, added, banks), [0, 1, 2, 3])
+            number = builder.lshr(numbers, ir.Constant(numbers.type, 16 * k))
+            number = builder.and_(number, ir.Constant(numbers.type, 0xFFFF))
+            begin = builder.mul(number, ir.Constant(number.type, added.type.count))
+            _add_vector(builder, builder.gep(data, [begin]), added)
+        return context.get_dummy_value()
+
+    return types.void(pixels, kind, j, word, banks), generate
+
+
+@_written_out
 def add_four_whole(typing_context: Any, pixels: Any, j: Any, places: Any, banks: Any) -> Any:
     """Add v and max(1, v)."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        values = _values(context, builder, pixels, banks, arguments[0], arguments[1])
+        values = _values(context, builder, pixels, banks, arguments[0], arguments[1], 4)
         _scatter(context, builder, banks, arguments[3], arguments[2], [values, _at_least_one(builder, values, banks)])
         return context.get_dummy_value()
 
@@ -71,7 +111,7 @@ def add_four_pairs(typing_context: Any, pixels: Any, share: Any, errors: Any, j:
     wanted = errors.literal_value
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        values = _values(context, builder, pixels, banks, arguments[0], arguments[3])
+        values = _values(context, builder, pixels, banks, arguments[0], arguments[3], 4)
         (near,) = _shares(context, builder, share, arguments[1], arguments[3], 1)
         lanes = [builder.fmul(values, near), values]
         if wanted:
@@ -92,7 +132,7 @@ def add_four_triples(typing_context: Any, pixels: Any, share: Any, errors: Any, 
     wanted = errors.literal_value
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        values = _values(context, builder, pixels, banks, arguments[0], arguments[3])
+        values = _values(context, builder, pixels, banks, arguments[0], arguments[3], 4)
         before, after = _shares(context, builder, share, arguments[1], arguments[3], 2)
         idle = _all(values.type, 0.0)
         lanes = [builder.fmul(values, before), builder.fmul(values, after), values, idle]
@@ -107,11 +147,11 @@ def add_four_triples(typing_context: Any, pixels: Any, share: Any, errors: Any, 
     return types.void(pixels, share, errors, j, places, banks), generate
 
 
-def _values(context: Any, builder: Any, pixels: Any, banks: Any, array: Any, j: Any) -> Any:
-    """Load four pixels as the accumulators' type."""
+def _values(context: Any, builder: Any, pixels: Any, banks: Any, array: Any, j: Any, number: int) -> Any:
+    """Load so many pixels as the accumulators' type."""
     data = context.make_array(pixels)(context, builder, array).data
-    loaded = _load(builder, builder.gep(data, [j]), context.get_data_type(pixels.dtype), 4)
-    wanted = ir.VectorType(context.get_data_type(banks.dtype), 4)
+    loaded = _load(builder, builder.gep(data, [j]), context.get_data_type(pixels.dtype), number)
+    wanted = ir.VectorType(context.get_data_type(banks.dtype), number)
     if loaded.type == wanted:
         return loaded
     if isinstance(pixels.dtype, types.Float):

@@ -1,11 +1,9 @@
 """Kernels without pixel splitting: every pixel counts to one bin.
 
-The hot loop reads four bin numbers as one uint64 and adds the four pixels, in their own integer type, to four separate
-banks of accumulators: no addition waits for the one before, even where neighbouring pixels share a bin. All index
-arithmetic is unsigned; with signed indices the compiled code would first test each for being negative. Integer sums are
-exact (modulo 2⁶⁴).
-
-With Poisson errors each entry has two accumulators (*lanes*), Σ v and Σ max(1, v), that are added to at once.
+The hot loop reads the numbers of four couples (`_couples`) as one uint64 and adds two pixels at a time, in their own
+integer type. All index arithmetic is unsigned; with signed indices the compiled code would first test each for being
+negative. Integer sums are exact (modulo 2⁶⁴). Pixels are added one by one where a block has unusable ones, where the
+map has no couples, and at the end of a frame.
 """
 
 from __future__ import annotations
@@ -14,38 +12,47 @@ from typing import Any
 
 import numpy as np
 
-from sisockdaq.integrate._blocks import BLOCK, block_maximum, four_places, has_unusable
+from sisockdaq.integrate._blocks import BLOCK, block_maximum, has_unusable
 from sisockdaq.integrate._jit import compiled, inner
-from sisockdaq.integrate._lanes import add_four_whole, add_lanes
+from sisockdaq.integrate._lanes import add_four_couples, add_lanes
 
-__all__ = ["add_whole"]
+__all__ = ["ERRORS", "PACKED", "SUMS", "add_whole", "single_lanes"]
+
+SUMS, ERRORS, PACKED = 0, 1, 2
+"""What is added of a pixel: v; v and max(1, v); or the same, but v and zeros packed into one in couples."""
 
 
-@inner
-def _add(pixels: Any, words: Any, index: Any, banks: Any, stride: int, start: int, stop: int) -> None:
-    two, low = np.uint64(2), np.uint64(0xFFFF)
-    bank1, bank2, bank3 = np.uint64(stride), np.uint64(2 * stride), np.uint64(3 * stride)
-    for i in range(start >> 2, stop >> 2):
-        k = np.uint64(i)
-        word = words[k]
-        j = k << two
-        banks[word & low] += pixels[j]
-        banks[((word >> np.uint64(16)) & low) + bank1] += pixels[j + np.uint64(1)]
-        banks[((word >> np.uint64(32)) & low) + bank2] += pixels[j + np.uint64(2)]
-        banks[(word >> np.uint64(48)) + bank3] += pixels[j + np.uint64(3)]
-    for i in range(stop & ~3, stop):
-        banks[np.uint64(index[i])] += pixels[i]
+@compiled
+def single_lanes(stride: int) -> int:
+    """Return how many accumulators come before those of couples: two an entry, up to a line of the cache."""
+    return (2 * stride + 7) // 8 * 8
 
 
 @inner
-def _add_errors(pixels: Any, words: Any, index: Any, banks: Any, stride: int, start: int, stop: int) -> None:
-    for i in range(start >> 2, stop >> 2):
-        k = np.uint64(i)
-        add_four_whole(pixels, k << np.uint64(2), four_places(words[k], stride), banks)
+def _add_couples(pixels: Any, words: Any, kind: int, banks: Any, start: int, stop: int) -> None:
+    first, last = start >> 3, stop >> 3
+    if kind == PACKED:
+        for i in range(first, last):
+            k = np.uint64(i)
+            add_four_couples(pixels, "packed", k << np.uint64(3), words[k], banks)
+    elif kind == ERRORS:
+        for i in range(first, last):
+            k = np.uint64(i)
+            add_four_couples(pixels, "errors", k << np.uint64(3), words[k], banks)
+    else:
+        for i in range(first, last):
+            k = np.uint64(i)
+            add_four_couples(pixels, "sums", k << np.uint64(3), words[k], banks)
+
+
+@inner
+def _add_single(pixels: Any, i: Any, entry: Any, kind: int, banks: Any) -> None:
     number = banks.dtype.type
-    for i in range(stop & ~3, stop):
-        value = number(pixels[i])
-        add_lanes(banks, np.uint64(index[i]) << np.uint64(1), (value, max(value, number(1))))
+    value = number(pixels[i])
+    if kind == SUMS:
+        banks[entry] += value
+    else:
+        add_lanes(banks, entry << np.uint64(1), (value, max(value, number(1))))
 
 
 @inner
@@ -55,13 +62,12 @@ def _add_usable(
     masked: Any,
     weight: Any,
     dummy: Any,
-    errors: bool,
+    kind: int,
     banks: Any,
     lost: Any,
     start: int,
     stop: int,
 ) -> int:
-    number = banks.dtype.type
     found = 0
     for i in range(start, stop):
         entry = np.uint64(index[i])
@@ -69,12 +75,8 @@ def _add_usable(
             lost[entry, 0] += weight[i]
             lost[entry, 1] += 1.0
             found += index[i] != masked
-            continue
-        value = number(pixels[i])
-        if errors:
-            add_lanes(banks, entry << np.uint64(1), (value, max(value, number(1))))
         else:
-            banks[entry] += value
+            _add_single(pixels, i, entry, kind, banks)
     return found
 
 
@@ -90,19 +92,19 @@ def add_whole(
     dummy: Any,
     want_maximum: bool,
     lowest: Any,
-    errors: bool,
+    kind: int,
     banks: Any,
     lost: Any,
     begin: int,
     end: int,
 ) -> Any:
-    """Add the pixels from ``begin`` (a multiple of four) up to ``end``; return maximum and number of unusable ones.
+    """Add the pixels from ``begin`` (a multiple of eight) up to ``end``; return maximum and number of unusable ones.
 
     Parameters
     ----------
     pixels : ndarray of any number type, (n,)
-    words : ndarray of uint64, (⌈n / 4⌉,)
-        The same memory as `index`.
+    words : ndarray of uint64, (⌊n / 8⌋,) or (0,)
+        As `Couples.words`. (Other layouts: four items of `index` each.)
     index : ndarray of uint16, (4 ⌈n / 4⌉,)
         As `BinMap.index`; the largest value is ``stride - 1`` (masked).
     share : ndarray
@@ -113,14 +115,15 @@ def add_whole(
         Whether to look for pixels that equal `dummy` or are NaN.
     want_maximum : bool
         Whether the maximum is wanted; else `lowest` is returned.
-    errors : bool
-        Whether there is a second lane.
-    banks : ndarray of uint64, int64 or float64, (4 · stride · lanes,)
-        The type that holds sums of `pixels`.
+    kind : int
+        `SUMS`, `ERRORS` or `PACKED`. (Other layouts: whether there are errors.)
+    banks : ndarray of uint64, int64 or float64, (single_lanes(stride) + lanes · couples,)
+        The type that holds sums of `pixels`: those of single pixels, one or two an entry, then those of couples.
     lost : ndarray of float64, (stride, 2)
     """
     masked = np.uint16(stride - 1)
     highest, unusable = lowest, 0
+    single, coupled = banks[: single_lanes(stride)], banks[single_lanes(stride) :]
     block = BLOCK if check or want_maximum else max(end - begin, 1)
     for start in range(begin, end, block):
         stop = min(start + block, end)
@@ -128,9 +131,10 @@ def add_whole(
         if want_maximum:
             highest = max(highest, block_maximum(pixels, index, masked, dummy, careful, lowest, start, stop))
         if careful:
-            unusable += _add_usable(pixels, index, masked, weight, dummy, errors, banks, lost, start, stop)
-        elif errors:
-            _add_errors(pixels, words, index, banks, stride, start, stop)
-        else:
-            _add(pixels, words, index, banks, stride, start, stop)
+            unusable += _add_usable(pixels, index, masked, weight, dummy, kind, single, lost, start, stop)
+            continue
+        whole = start if words.size == 0 else stop & ~7
+        _add_couples(pixels, words, kind, coupled, start, whole)
+        for i in range(np.uint64(whole), np.uint64(stop)):
+            _add_single(pixels, i, np.uint64(index[i]), kind, single)
     return highest, unusable

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sisockdaq.integrate import _blocks, _split, _whole
+from sisockdaq.integrate._couples import unfold_couples
 from sisockdaq.integrate.maps import BinMap, Layout, SideList
 from sisockdaq.integrate.threads import run_parts
 
@@ -120,12 +121,12 @@ def sum_frame(bin_map: BinMap, frame: Frame, *, errors: bool = False, maximum: b
     plan = _PLANS[bin_map.layout]
     stride = bin_map.entries + 2
     dtype = frame.zero.dtype if bin_map.layout == "whole" else np.dtype(np.float64)
+    kind = _kind(frame, errors)
     edges = _edges(frame.pixels.size, dtype, threads)
     parts = len(edges) - 1
-    lanes = plan.lanes * 2 if errors else plan.lanes
-    banks = _zeros(parts, plan.banks * stride * lanes, dtype)
+    banks = _zeros(parts, plan.size(bin_map, kind), dtype)
     lost = np.zeros((parts, stride if frame.check else 0, plan.lost))
-    words = bin_map.index.view(np.uint64)
+    words = bin_map.couples.words if bin_map.layout == "whole" else bin_map.index.view(np.uint64)
 
     def add(part: int) -> tuple[Any, int]:
         found: tuple[Any, int] = plan.kernel(
@@ -139,7 +140,7 @@ def sum_frame(bin_map: BinMap, frame: Frame, *, errors: bool = False, maximum: b
             frame.dummy,
             maximum,
             frame.lowest,
-            errors,
+            kind,
             banks[part],
             lost[part],
             edges[part],
@@ -148,7 +149,7 @@ def sum_frame(bin_map: BinMap, frame: Frame, *, errors: bool = False, maximum: b
         return found
 
     found = run_parts(add, parts, threads)
-    entries = banks.reshape(parts * plan.banks, stride * lanes).sum(0).reshape(stride, lanes)
+    entries = plan.fold(bin_map, banks, kind)
     unusable = sum(number for _, number in found)
     lost_entries = lost.sum(0) if unusable else None
     signal, variance, lost_weight, lost_count = plan.unfold(entries, lost_entries, bin_map.bins, errors)
@@ -222,22 +223,58 @@ def _unfold_triples(entries: Floats, lost: Floats | None, bins: int, errors: boo
     return signal[1:], variance[1:], lost_weight[1:], lost_count[1:]
 
 
+def _kind(frame: Frame, errors: bool) -> int:
+    """Tell what is added of each pixel; for split pixels anything but `SUMS` is errors."""
+    if not errors:
+        return _whole.SUMS
+    dtype = frame.pixels.dtype
+    return _whole.PACKED if dtype.kind == "u" and dtype.itemsize <= 4 else _whole.ERRORS
+
+
+def _size_whole(bin_map: BinMap, kind: int) -> int:
+    lanes = 4 if kind == _whole.ERRORS else 2
+    return int(_whole.single_lanes(bin_map.entries + 2)) + lanes * len(bin_map.couples.entries)
+
+
+def _fold_whole(bin_map: BinMap, banks: npt.NDArray[Any], kind: int) -> npt.NDArray[Any]:
+    stride, lanes = bin_map.entries + 2, 1 if kind == _whole.SUMS else 2
+    whole: npt.NDArray[Any] = banks[0] if len(banks) == 1 else banks.sum(0)
+    sums = whole[: stride * lanes].reshape(stride, lanes)
+    coupled = whole[_whole.single_lanes(stride) :].reshape(-1, 4 if kind == _whole.ERRORS else 2)
+    unfold_couples(coupled, bin_map.couples.entries, kind == _whole.PACKED, sums)
+    return sums
+
+
+def _size_split(bin_map: BinMap, kind: int) -> int:
+    lanes = 2 if bin_map.layout == "pairs" else 4
+    return 2 * (bin_map.entries + 2) * (lanes if kind == _whole.SUMS else 2 * lanes)
+
+
+def _fold_split(bin_map: BinMap, banks: npt.NDArray[Any], kind: int) -> npt.NDArray[Any]:
+    stride = bin_map.entries + 2
+    return banks.reshape(2 * len(banks), -1).sum(0).reshape(stride, -1)  # type: ignore[no-any-return]
+
+
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """How a layout is summed: accumulators an entry (twice as many with errors), which of them has all of a pixel."""
+    """How a layout is summed.
+
+    `size` tells how many accumulators a part has, `fold` makes lanes by entry of those of all parts, and `unfold` bins
+    of entries. Of the lanes `all_lane` has all of a pixel; `lost` is the number of those of unusable pixels.
+    """
 
     kernel: Callable[..., Any]
+    size: Callable[[BinMap, int], int]
+    fold: Callable[[BinMap, npt.NDArray[Any], int], npt.NDArray[Any]]
     unfold: Callable[[npt.NDArray[Any], Floats | None, int, bool], Unfolded]
-    banks: int
-    lanes: int
     all_lane: int
     lost: int
 
 
 _PLANS: dict[Layout, _Plan] = {
-    "whole": _Plan(_whole.add_whole, _unfold_whole, banks=4, lanes=1, all_lane=0, lost=2),
-    "pairs": _Plan(_split.add_pairs, _unfold_pairs, banks=4, lanes=2, all_lane=1, lost=4),
-    "triples": _Plan(_split.add_triples, _unfold_triples, banks=4, lanes=4, all_lane=2, lost=6),
+    "whole": _Plan(_whole.add_whole, _size_whole, _fold_whole, _unfold_whole, all_lane=0, lost=2),
+    "pairs": _Plan(_split.add_pairs, _size_split, _fold_split, _unfold_pairs, all_lane=1, lost=4),
+    "triples": _Plan(_split.add_triples, _size_split, _fold_split, _unfold_triples, all_lane=2, lost=6),
 }
 
 

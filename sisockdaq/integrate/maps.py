@@ -19,7 +19,7 @@ A `BinMap` holds arrays and numbers only: it can be stored and loaded as it is.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import numpy as np
@@ -27,6 +27,7 @@ import numpy.typing as npt
 
 from sisockdaq.errors import ConfigurationError, GeometryError, MaskError
 from sisockdaq.integrate import _build, _full
+from sisockdaq.integrate._couples import Couples, find_couples
 from sisockdaq.integrate.geometry import Pixels, Split
 
 __all__ = ["MOST_ENTRIES", "RANGE_STEP", "SPLITS", "BinMap", "Layout", "SideList", "Split", "build_map"]
@@ -89,6 +90,8 @@ class BinMap:
     normalization : ndarray of float32, (pixels,)
         Weight of each pixel in the denominator.
     side : SideList
+    couples : Couples
+        For ``whole``: the same as `index`, for two pixels at a time. Made of it.
     """
 
     layout: Layout
@@ -100,6 +103,11 @@ class BinMap:
     share: npt.NDArray[np.float32]
     normalization: npt.NDArray[np.float32]
     side: SideList
+    couples: Couples = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        couples = find_couples(self.index, self.normalization.size if self.layout == "whole" else 0)
+        object.__setattr__(self, "couples", couples)
 
     @property
     def masked(self) -> int:
@@ -109,7 +117,7 @@ class BinMap:
     @property
     def nbytes(self) -> int:
         """Memory that a frame's pass reads beside the frame [bytes]."""
-        return self.index.nbytes + self.share.nbytes
+        return (self.couples.words.nbytes or self.index.nbytes) + self.share.nbytes
 
 
 def build_map(
