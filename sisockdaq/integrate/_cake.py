@@ -14,7 +14,7 @@ import numpy as np
 
 from sisockdaq.integrate._blocks import BLOCK, has_unusable
 from sisockdaq.integrate._jit import compiled, inner
-from sisockdaq.integrate._lanes import add_four_whole, add_lanes
+from sisockdaq.integrate._lanes import AHEAD, add_four_segments, add_four_whole, add_lanes
 
 __all__ = ["BLOCK", "add_split", "add_whole", "finish", "lose"]
 
@@ -68,33 +68,24 @@ def _add_whole_errors(pixels: Any, index: Any, signal: Any, start: int, stop: in
 
 
 @inner
-def _add_own(pixels: Any, index: Any, share: Any, lanes: int, signal: Any, start: int, stop: int) -> None:
-    """Add each pixel to the bins of its own segment."""
-    one, two, three, each = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(lanes)
-    for i in range(np.uint64(start), np.uint64(stop)):
-        value, first, k = np.float64(pixels[i]), np.uint64(index[i]), i * each
-        signal[first] += value * np.float64(share[k])
-        signal[first + one] += value * np.float64(share[k + one])
-        if lanes > 2:
-            signal[first + two] += value * np.float64(share[k + two])
-        if lanes > 3:
-            signal[first + three] += value * np.float64(share[k + three])
-
-
-@inner
-def _add_beside(
-    pixels: Any, pixel: Any, first_bin: Any, share: Any, lanes: int, signal: Any, start: int, stop: int
+def _add_segments(
+    pixels: Any, chosen: Any, first_bin: Any, share: Any, lanes: int, signal: Any, start: int, stop: int
 ) -> None:
-    """Add the pixels of the list beside, segment by segment."""
-    one, two, three, each = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(lanes)
-    for i in range(np.uint64(start), np.uint64(stop)):
-        value, first, k = np.float64(pixels[np.uint64(pixel[i])]), np.uint64(first_bin[i]), i * each
-        signal[first] += value * np.float64(share[k])
-        signal[first + one] += value * np.float64(share[k + one])
-        if lanes > 2:
-            signal[first + two] += value * np.float64(share[k + two])
-        if lanes > 3:
-            signal[first + three] += value * np.float64(share[k + three])
+    """Add segments; ``chosen`` has their pixels, or is None where each pixel has one of its own."""
+    last = start + (max(0, min(stop, first_bin.size - AHEAD) - start) & ~3)
+    if lanes == 2:
+        for i in range(start, last, 4):
+            add_four_segments(pixels, chosen, first_bin, share, 2, np.uint64(i), signal)
+    elif lanes == 3:
+        for i in range(start, last, 4):
+            add_four_segments(pixels, chosen, first_bin, share, 3, np.uint64(i), signal)
+    else:
+        for i in range(start, last, 4):
+            add_four_segments(pixels, chosen, first_bin, share, 4, np.uint64(i), signal)
+    for i in range(np.uint64(last), np.uint64(stop)):
+        value = np.float64(pixels[i if chosen is None else np.uint64(chosen[i])])
+        for lane in range(np.uint64(lanes)):
+            signal[np.uint64(first_bin[i]) + lane] += value * np.float64(share[i * np.uint64(lanes) + lane])
 
 
 @inner
@@ -195,8 +186,8 @@ def add_split(
             _add_usable(pixels, own, index, share, lanes, dummy, signal, start, stop)
             _add_usable(pixels, more_pixel, more_first, more_share, lanes, dummy, signal, low, high)
         else:
-            _add_own(pixels, index, share, lanes, signal, start, stop)
-            _add_beside(pixels, more_pixel, more_first, more_share, lanes, signal, low, high)
+            _add_segments(pixels, None, index, share, lanes, signal, start, stop)
+            _add_segments(pixels, more_pixel, more_first, more_share, lanes, signal, low, high)
     return found
 
 

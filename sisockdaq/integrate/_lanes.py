@@ -19,7 +19,19 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-__all__ = ["ONE_ZERO", "add_four_couples", "add_four_pairs", "add_four_triples", "add_four_whole", "add_lanes"]
+__all__ = [
+    "AHEAD",
+    "ONE_ZERO",
+    "add_four_couples",
+    "add_four_pairs",
+    "add_four_segments",
+    "add_four_triples",
+    "add_four_whole",
+    "add_lanes",
+]
+
+AHEAD = 32
+"""Pixels by which accumulators are fetched before they are added to: the time that the second level of cache takes."""
 
 ONE_ZERO = 1 << 48
 """What a pixel of 0 adds to the sum of its couple where sums and numbers of zeros are packed into one accumulator."""
@@ -45,10 +57,7 @@ def add_lanes(typing_context: Any, banks: Any, lane: Any, values: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         array = context.make_array(banks)(context, builder, arguments[0])
-        vector = ir.VectorType(context.get_data_type(banks.dtype), len(values))
-        added = ir.Constant(vector, ir.Undefined)
-        for k, value in enumerate(_items(builder, arguments[2])):
-            added = builder.insert_element(added, value, ir.Constant(_NUMBER, k))
+        added = _together(builder, _items(builder, arguments[2]))
         _add_vector(builder, builder.gep(array.data, [arguments[1]]), added)
         return context.get_dummy_value()
 
@@ -147,11 +156,88 @@ def add_four_triples(typing_context: Any, pixels: Any, share: Any, errors: Any, 
     return types.void(pixels, share, errors, j, places, banks), generate
 
 
+@_written_out
+def add_four_segments(
+    typing_context: Any, pixels: Any, chosen: Any, first: Any, share: Any, lanes: Any, j: Any, signal: Any
+) -> Any:
+    """Add share·v to so many (`lanes`, a literal) accumulators that follow each other, for the segments ``j … j + 3``.
+
+    ``first`` has the first accumulator of each segment, and ``chosen`` its pixel; None where that is the segment's own
+    number. The accumulators of the segment `AHEAD` of ``j`` are fetched into the nearest cache; ``first`` reaches so
+    far.
+    """
+    if not isinstance(lanes, types.IntegerLiteral):
+        return None
+    each, own = lanes.literal_value, isinstance(chosen, types.NoneType)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        def data(kind: Any, number: int) -> Any:
+            return context.make_array(kind)(context, builder, arguments[number]).data
+
+        raw, firsts, shares, sums, begin = (
+            data(pixels, 0),
+            data(first, 2),
+            data(share, 3),
+            data(signal, 6),
+            arguments[5],
+        )
+        if own:
+            loaded = _load(builder, builder.gep(raw, [begin]), context.get_data_type(pixels.dtype), 4)
+        else:
+            numbers = [_number_at(builder, data(chosen, 1), begin, k) for k in range(4)]
+            loaded = _together(builder, [builder.load(builder.gep(raw, [number])) for number in numbers])
+        values = _converted(context, builder, loaded, pixels, signal)
+        first_share = builder.mul(begin, ir.Constant(begin.type, each))
+        terms = []
+        for group in range(each):
+            part = _load(builder, _item(builder, shares, first_share, 4 * group), ir.FloatType(), 4)
+            of_share = [(4 * group + k) // each for k in range(4)]
+            term = builder.fmul(builder.fpext(part, values.type), _pick(builder, values, values, of_share))
+            terms += [builder.extract_element(term, ir.Constant(_NUMBER, k)) for k in range(4)]
+        _fetch(builder, builder.gep(sums, [_number_at(builder, firsts, begin, AHEAD)]))
+        for k in range(4):
+            place = _number_at(builder, firsts, begin, k)
+            for n in range(each):
+                pointer = _item(builder, sums, place, n)
+                builder.store(builder.fadd(builder.load(pointer), terms[each * k + n]), pointer)
+        return context.get_dummy_value()
+
+    return types.void(pixels, chosen, first, share, lanes, j, signal), generate
+
+
+def _together(builder: Any, values: list[Any]) -> Any:
+    vector = ir.Constant(ir.VectorType(values[0].type, len(values)), ir.Undefined)
+    for k, value in enumerate(values):
+        vector = builder.insert_element(vector, value, ir.Constant(_NUMBER, k))
+    return vector
+
+
+def _item(builder: Any, data: Any, begin: Any, number: int) -> Any:
+    return builder.gep(data, [builder.add(begin, ir.Constant(begin.type, number))])
+
+
+def _number_at(builder: Any, data: Any, begin: Any, number: int) -> Any:
+    """Load an unsigned number as uint64."""
+    return builder.zext(builder.load(_item(builder, data, begin, number)), ir.IntType(64))
+
+
+def _fetch(builder: Any, pointer: Any) -> None:
+    """Ask for a line of the cache that will be written to."""
+    byte = ir.IntType(8).as_pointer()
+    kind = ir.FunctionType(ir.VoidType(), [byte, _NUMBER, _NUMBER, _NUMBER])
+    fetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")  # type: ignore[no-untyped-call]
+    builder.call(fetch, [builder.bitcast(pointer, byte), *(ir.Constant(_NUMBER, number) for number in (1, 3, 1))])
+
+
 def _values(context: Any, builder: Any, pixels: Any, banks: Any, array: Any, j: Any, number: int) -> Any:
     """Load so many pixels as the accumulators' type."""
     data = context.make_array(pixels)(context, builder, array).data
     loaded = _load(builder, builder.gep(data, [j]), context.get_data_type(pixels.dtype), number)
-    wanted = ir.VectorType(context.get_data_type(banks.dtype), number)
+    return _converted(context, builder, loaded, pixels, banks)
+
+
+def _converted(context: Any, builder: Any, loaded: Any, pixels: Any, banks: Any) -> Any:
+    wanted = ir.VectorType(context.get_data_type(banks.dtype), loaded.type.count)
     if loaded.type == wanted:
         return loaded
     if isinstance(pixels.dtype, types.Float):
