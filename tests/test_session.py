@@ -104,6 +104,23 @@ def test_a_certificate_that_is_not_there_yet_is_waited_for(network: Network, tmp
         in_reactor(waiting.stop)
 
 
+def test_a_router_s_socket_is_used_as_soon_as_it_is_there(
+    network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sisockdaq._wamp.link.FIRST_DELAY", 600.0)
+    monkeypatch.setattr("sisockdaq._wamp.link.LONGEST_DELAY", 600.0)
+    place = tmp_path / "router.sock"
+    nowhere = replace(network.endpoint, url="wss://127.0.0.1:1/ws", socket=place)
+    waiting = link(nowhere, network.credentials("consumer"))
+    try:
+        wait_until(lambda: waiting.failure, what="the first try")
+        assert network.endpoint.socket is not None
+        place.symlink_to(network.endpoint.socket)
+        wait_until(lambda: waiting.session.is_attached(), what="the login")
+    finally:
+        in_reactor(waiting.stop)
+
+
 def test_a_server_that_says_nothing_does_not_hold_a_stop(tmp_path: Path) -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))

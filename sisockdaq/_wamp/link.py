@@ -1,8 +1,9 @@
 """Connections to the router: authenticated, kept up, and honest about why they fail.
 
 A `Link` keeps one session object joined: it connects, logs in (WAMP-CRA), and after any loss does so again, for ever,
-with at most `LONGEST_DELAY` between two tries. Parts on the router's machine use its unix socket with MsgPack, others
-its TLS WebSocket. A refused login is final, and its error holds the reason that the router gave.
+with at most `LONGEST_DELAY` between two tries, and at once when the socket of a router on this machine appears. Parts
+on the router's machine use its unix socket with MsgPack, others its TLS WebSocket. A refused login is final, and its
+error holds the reason that the router gave.
 
 The session *object* stays the same across connections (`LinkedSession`): what a node keeps in its attributes survives
 a restart of the router. Only autobahn's own bookkeeping (requests, registrations) is fresh each time.
@@ -66,6 +67,9 @@ FIRST_DELAY = 0.1
 
 LONGEST_DELAY = 2.0
 """Longest pause between two tries [s]: the network must be whole again seconds after the router is."""
+
+LOOK_PERIOD = 0.1
+"""Time between two looks for the router's socket [s]: the parts of a site start with it, and are there before it."""
 
 CONNECT_DEADLINE = 10
 """Time for a connection to be made [s]."""
@@ -270,9 +274,11 @@ class Link:
         delay = FIRST_DELAY
         while not self._stopping:
             self._joined, self._refused = False, None
-            endpoint = None
+            endpoint: Endpoint | None = None
+            there = True
             try:
                 endpoint = self._endpoint()
+                there = endpoint.local
                 yield self._one_connection(endpoint)
             except CancelledError:
                 return
@@ -285,7 +291,17 @@ class Link:
             delay = FIRST_DELAY if self._joined else min(2 * delay, LONGEST_DELAY)
             if not self._stopping:
                 _log.info("{reason}; trying again in {delay:.1f} s", reason=str(self.failure), delay=delay)
-                yield deferLater(self._reactor, delay)
+                yield self._pause(endpoint, there, delay)
+
+    @inlineCallbacks
+    def _pause(self, endpoint: Endpoint | None, there: bool, delay: float) -> Any:
+        """Wait for so long, but no longer than until the router's socket appears that was not `there` at the try."""
+        end = self._reactor.seconds() + delay
+        while (left := end - self._reactor.seconds()) > 0:
+            was, there = there, endpoint is not None and endpoint.local
+            if there and not was:
+                return
+            yield deferLater(self._reactor, min(left, LOOK_PERIOD))
 
     @inlineCallbacks
     def _one_connection(self, endpoint: Endpoint) -> Any:
