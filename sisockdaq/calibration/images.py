@@ -59,7 +59,9 @@ def load_image(source: Path | str, frame: int = 0) -> npt.NDArray[Any]:
         raise
     except (OSError, ValueError, KeyError, IndexError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise FileUnreadable(f"{path}: cannot be read as an image: {reason}") from None
+        raise FileUnreadable(
+            f"{path}: cannot be read as an image: {reason}", remedy="copy it again, or give another image"
+        ) from None
     if data.ndim != 2 or data.dtype.kind not in "biuf" or not data.size:
         raise FileUnreadable(f"{source}: is not an image but an array of shape {data.shape} and type {data.dtype}")
     return data.astype(np.uint8) if data.dtype.kind == "b" else data

@@ -80,7 +80,15 @@ _WAVELENGTH = _Span(
 """[m] From 250 keV to the water window; diffraction stays below 5 Å."""
 
 _PIXEL = _Span(
-    (1e-7, 0.02), (1e-6, 2e-3), (("µm", 1e-6), ("mm", 1e-3), ("m, where the format expects µm", 1e6), ("nm", 1e-9))
+    (1e-7, 0.02),
+    (1e-6, 2e-3),
+    (
+        ("µm", 1e-6),
+        ("mm", 1e-3),
+        ("mm, where the format expects µm", 1e3),
+        ("m, where the format expects µm", 1e6),
+        ("nm", 1e-9),
+    ),
 )
 """[m]"""
 

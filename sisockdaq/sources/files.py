@@ -194,6 +194,8 @@ def read_image(path: Path) -> tuple[npt.NDArray[Any], int]:
         except OSError:
             raise
         except Exception as error:  # fabio's readers raise whatever a broken file provokes
+            if not str(error):  # an assertion of fabio's: what was unpacked is not what the header says
+                raise OSError("its pixels are not those that its header tells of: is it whole?") from error
             raise OSError(f"{type(error).__name__}: {error}") from error
         if complaints.serious:
             raise OSError(complaints.serious)

@@ -146,3 +146,15 @@ def test_what_is_no_image_is_refused(folder, tmp_path):
     for name in ("text.tif", "absent.tif"):
         with pytest.raises(FileUnreadable, match=name):
             call("check", folder / "detector.poni", "--image", tmp_path / name)
+
+
+def test_an_image_of_which_half_is_there_is_refused_with_the_reason(folder, tmp_path):
+    whole = tmp_path / "whole.cbf"
+    noise = np.random.default_rng(1).integers(0, 9000, SHAPE).astype(np.int32)
+    fabio.cbfimage.CbfImage(data=noise).write(str(whole))
+    (tmp_path / "half.cbf").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    with pytest.raises(
+        FileUnreadable, match=r"half\.cbf: cannot be read .*: its pixels are not .* is it whole\?"
+    ) as refused:
+        call("check", folder / "detector.poni", "--image", tmp_path / "half.cbf")
+    assert "copy it again" in refused.value.remedy
