@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-__all__ = ["add_cells", "add_weighted_cells", "count_labels", "spread_cells"]
+__all__ = ["add_cells", "add_weighted_cells", "count_labels", "find_cells", "spread_cells"]
 
 
 @njit(nogil=True, cache=True)
@@ -62,3 +62,40 @@ def count_labels(labels: Any, splits: Any, out: Any, marks: Any) -> None:
                 mark = (mark ^ np.uint64(out[pixel, place])) * np.uint64(1099511628211)
                 mark ^= mark >> np.uint64(29)
             marks[pixel] = mark
+
+
+@njit(nogil=True, cache=True)
+def find_cells(
+    parts: Any, marks: Any, valid: Any, table: Any, kinds: Any, kind_marks: Any, found: int, out: Any
+) -> Any:
+    """Write the number of each valid pixel's kind into ``out``, and keep kinds that are new.
+
+    ``table`` (a power of two) has the numbers of kinds where their marks send them, -1 elsewhere; ``kinds`` and
+    ``kind_marks`` have room for more than ``found``. Returns how many kinds there are now, and the first pixel for
+    which there was no room: call again from there with more.
+    """
+    last = np.uint64(table.size - 1)
+    for pixel in range(marks.size):
+        if not valid[pixel]:
+            continue
+        place = marks[pixel] & last
+        while True:
+            kind = table[place]
+            if kind < 0:
+                if found == kind_marks.size:
+                    return found, pixel
+                kind = found
+                table[place] = kind
+                kinds[kind] = parts[pixel]
+                kind_marks[kind] = marks[pixel]
+                found += 1
+                break
+            if kind_marks[kind] == marks[pixel]:
+                same = True
+                for part in range(parts.shape[1]):
+                    same = same and kinds[kind, part] == parts[pixel, part]
+                if same:
+                    break
+            place = (place + np.uint64(1)) & last
+        out[pixel] = kind
+    return found, marks.size

@@ -12,16 +12,18 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import threading
-from collections import OrderedDict
-from collections.abc import Iterator
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from sisockdaq.saxsdog._kernels import add_cells, add_weighted_cells, count_labels, spread_cells
+from sisockdaq.saxsdog._kernels import add_cells, add_weighted_cells, count_labels, find_cells, spread_cells
 from sisockdaq.saxsdog.calibration import Geometry, MaskEntry, Polarization
 
 __all__ = ["ANGSTROM", "Binning", "make_binning", "scattering_angle"]
@@ -31,8 +33,11 @@ ANGSTROM = 1.00001495e-1
 
 _Floats = npt.NDArray[np.float64]
 
-_PARTS = 2**20
+_PARTS = 2**18
 """So many parts of pixels are looked at together; bounds the memory."""
+
+_THREADS = min(4, os.cpu_count() or 1)
+"""Threads that compute where parts of pixels are; what comes out does not depend on it."""
 
 _KEPT = 8
 """Binnings that are remembered."""
@@ -138,7 +143,8 @@ def scattering_angle(radius: _Floats, azimuth: _Floats, geometry: Geometry) -> _
     """
     distance = geometry.distance
     tilt, direction = geometry.tilt.angle / 180.0 * np.pi, geometry.tilt.rotation / 180.0 * np.pi
-    lean = np.arcsin(np.sin(tilt) * np.sin(azimuth + direction + np.pi / 2))
+    # Where nothing leans, the product is 0 for every azimuth, and its sine need not be computed.
+    lean = np.arcsin(np.sin(tilt) * np.sin(azimuth + direction + np.pi / 2)) if tilt else 0.0
     path2 = distance**2 + radius**2 - 2 * distance * radius * np.cos(np.pi / 2 + lean)
     angle: _Floats = np.arccos(-(radius**2 - path2 - distance**2) / (2 * np.sqrt(path2) * distance))
     return angle
@@ -231,15 +237,11 @@ def _make(
     cells, kinds, present = _cells(labels, valid.ravel())
     found = np.flatnonzero(present)
     places = np.cumsum(present) - 1  # the bin of each label: labels that no part has make no bin
-    start = np.zeros(len(kinds) + 1, np.int32)
-    bins, weights = [], []
-    for number, kind in enumerate(kinds):
-        own, count = np.unique(kind, return_counts=True)
-        bins.append(places[own])
-        weights.append(count / entry.oversampling**2)
-        start[number + 1] = start[number] + own.size
-    all_bins = np.concatenate(bins).astype(np.int32) if bins else np.zeros(0, np.int32)
-    all_weights = np.concatenate(weights) if weights else np.zeros(0)
+    begins = np.ones(kinds.shape, np.bool_)  # of each run of equal labels
+    begins[:, 1:] = kinds[:, 1:] != kinds[:, :-1]
+    start = np.concatenate([[0], np.cumsum(begins.sum(axis=1))]).astype(np.int32)
+    all_bins = places[kinds[begins]].astype(np.int32)
+    all_weights = np.diff(np.flatnonzero(begins), append=kinds.size) / entry.oversampling**2
     numbers = np.bincount(cells, minlength=len(kinds) + 1)[:-1].astype(np.float64)
     areas = np.zeros(found.size)
     spread_cells(numbers, start, all_bins, all_weights, areas)
@@ -249,15 +251,13 @@ def _make(
 
 def _cells(
     labels: _Labels, valid: npt.NDArray[np.bool_]
-) -> tuple[npt.NDArray[Any], list[npt.NDArray[np.int64]], npt.NDArray[np.bool_]]:
-    """Return the cell of each pixel, each cell's labels, and which labels there are."""
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Return the cell of each pixel, each cell's labels (a row each, rising), and which labels there are."""
     splits, width = labels.sensor.splits, labels.sensor.geometry.image_size[1]
     cells = np.empty(valid.size, np.uint32)
-    known: dict[bytes, int] = {}
-    kinds: list[npt.NDArray[np.int64]] = []
+    kinds = _Kinds(splits**2)
     present = np.zeros(0, np.bool_)
-    for rows in labels.sensor.blocks():
-        block = labels.block(rows)
+    for rows, block in _side_by_side(labels.block, labels.sensor.blocks()):
         here = np.bincount(block.ravel()) > 0
         here[: present.size] |= present[: here.size]
         present = here if here.size >= present.size else np.concatenate([here, present[here.size :]])
@@ -265,29 +265,64 @@ def _cells(
         parts = np.empty((pixels.stop - pixels.start, splits**2), np.int64)
         marks = np.empty(parts.shape[0], np.uint64)
         count_labels(block, splits, parts, marks)
-        inside = np.flatnonzero(valid[pixels])
-        numbers = np.zeros(parts.shape[0], np.uint32)
-        if inside.size:
-            first, which = _alike(parts[inside], marks[inside])
-            own = np.empty(first.size, np.uint32)
-            for place, pixel in enumerate(inside[first]):
-                kind = parts[pixel]
-                number = known.setdefault(kind.tobytes(), len(known))
-                if number == len(kinds):
-                    kinds.append(kind.copy())
-                own[place] = number
-            numbers[inside] = own[which]
-        cells[pixels] = numbers
+        kinds.number(parts, marks, valid[pixels], cells[pixels])
     cells[~valid] = len(kinds)
-    return (cells.astype(np.uint16) if len(kinds) < 2**16 else cells), kinds, present
+    return (cells.astype(np.uint16) if len(kinds) < 2**16 else cells), kinds.rows, present
 
 
-def _alike(parts: npt.NDArray[np.int64], marks: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Return the first of each kind of row, and which kind each row is."""
-    _, first, which = np.unique(marks, return_index=True, return_inverse=True)
-    if not np.array_equal(parts, parts[first[which]]):  # two kinds with one mark: improbable, but then it must be right
-        _, first, which = np.unique(parts, axis=0, return_index=True, return_inverse=True)
-    return first, which.ravel()
+class _Kinds:
+    """The different rows of labels that pixels have; each is a cell."""
+
+    def __init__(self, parts: int) -> None:
+        self._found = 0
+        self._rows = np.empty((0, parts), np.int64)
+        self._marks = np.empty(0, np.uint64)
+        self._grow()
+
+    def __len__(self) -> int:
+        return self._found
+
+    @property
+    def rows(self) -> npt.NDArray[np.int64]:
+        """The rows, in the order in which they were met."""
+        return self._rows[: self._found]
+
+    def number(
+        self, parts: npt.NDArray[np.int64], marks: npt.NDArray[np.uint64], valid: npt.NDArray[np.bool_], out: Any
+    ) -> None:
+        """Write the number of each valid pixel's row into ``out``."""
+        at = 0
+        while at < marks.size:
+            rest = slice(at, None)
+            self._found, more = find_cells(
+                parts[rest], marks[rest], valid[rest], self._table, self._rows, self._marks, self._found, out[rest]
+            )
+            at += more
+            if at < marks.size:
+                self._grow()
+
+    def _grow(self) -> None:
+        rows, marks = self.rows, self._marks[: self._found]
+        room = max(2**14, 2 * self._marks.size)
+        self._rows, self._marks = np.empty((room, rows.shape[1]), np.int64), np.empty(room, np.uint64)
+        self._table = np.full(4 * room, -1, np.int64)  # mostly empty, so that what is looked for is found at once
+        again = np.empty(self._found, np.int64)
+        find_cells(rows, marks, np.ones(self._found, np.bool_), self._table, self._rows, self._marks, 0, again)
+
+
+def _side_by_side(
+    work: Callable[[slice], npt.NDArray[np.int64]], pieces: Iterator[slice]
+) -> Iterator[tuple[slice, npt.NDArray[np.int64]]]:
+    """Yield each piece and what becomes of it, in their order; a few are worked on at once."""
+    with ThreadPoolExecutor(_THREADS) as pool:
+        under_way: deque[tuple[slice, Future[npt.NDArray[np.int64]]]] = deque()
+        for piece in pieces:
+            under_way.append((piece, pool.submit(work, piece)))
+            if len(under_way) > _THREADS:
+                first, made = under_way.popleft()
+                yield first, made.result()
+        for first, made in under_way:
+            yield first, made.result()
 
 
 def _between(whole: _Sensor, entry: MaskEntry) -> npt.NDArray[np.bool_]:

@@ -8,6 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sisockdaq.errors import ConfigurationError, MaskError
+from sisockdaq.saxsdog import binning
+from sisockdaq.saxsdog.binning import _Kinds
 from sisockdaq.saxsdog.calibration import read_calibration
 from sisockdaq.saxsdog.integration import Reduction
 from tests.saxsdog import literal
@@ -127,3 +129,31 @@ def test_what_does_not_fit_is_refused_with_its_key():
         Reduction(calibration, [])
     with pytest.raises(ValueError, match="the image is 5 × 5, the calibration says 40 × 31"):
         Reduction(calibration, [valid()]).reduce(np.zeros((5, 5)))
+
+
+@pytest.mark.parametrize("marks", ["own", "few", "one"])
+def test_pixels_with_the_same_parts_are_one_cell_whatever_their_marks(marks):
+    """More kinds than there is room for at first; marks that several kinds share cost time and nothing else."""
+    number = 300 if marks == "one" else 40_000
+    rows = np.random.default_rng(3).permutation(np.repeat(np.arange(number), 2))
+    parts = np.stack([rows // 7, rows], axis=1)
+    own = {"own": rows, "few": rows // 3, "one": rows * 0}[marks].astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    valid = np.random.default_rng(4).random(rows.size) < 0.7
+    kinds, out = _Kinds(2), np.zeros(rows.size, np.uint32)
+    for piece in (slice(0, 100), slice(100, None)):
+        kinds.number(parts[piece], own[piece], valid[piece], out[piece])
+    np.testing.assert_array_equal(kinds.rows[out[valid]], parts[valid])
+    assert len(kinds) == np.unique(rows[valid]).size
+
+
+def test_threads_change_nothing(monkeypatch):
+    """Each bin's sum to the last bit, for one thread, for several, and for pieces of another size."""
+    calibration = read_calibration(literal.calibration(Geometry__Tilt={"TiltRotDeg": 40, "TiltAngleDeg": 3}))
+    made = []
+    for threads, parts in ((1, 2**18), (3, 2**18), (3, 600)):
+        monkeypatch.setattr("sisockdaq.saxsdog.binning._THREADS", threads)
+        monkeypatch.setattr("sisockdaq.saxsdog.binning._PARTS", parts)
+        monkeypatch.setattr("sisockdaq.saxsdog.binning._made", type(binning._made)())
+        made.append(Reduction(calibration, [valid()]).reduce(picture())[0].array)
+    np.testing.assert_array_equal(made[0], made[1])
+    np.testing.assert_array_equal(made[0], made[2])
