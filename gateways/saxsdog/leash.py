@@ -89,7 +89,13 @@ class Leash:
         SisockdaqError
             What the server says was wrong.
         """
-        return checked(self.ask(command, argument, attachments), self.url)
+        try:
+            return checked(self.ask(command, argument, attachments), self.url)
+        except AuthenticationFailed as error:
+            # Asked while the server was starting, or too long under way: nothing was done, and now it may be in time.
+            if "Untimely" not in error.message:
+                raise
+            return checked(self.ask(command, argument, attachments), self.url)
 
 
 def checked(reply: dict[str, Any], url: str) -> dict[str, Any]:

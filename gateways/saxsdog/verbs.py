@@ -126,6 +126,9 @@ def _odd(calibration: dict[str, Any]) -> list[str]:
 
 def _stat(args: Arguments) -> None:
     reply = _leash(args).do("stat", {} if args.compatible else {"details": True})  # the original refuses to tell them
+    if not args.json and not reply["data"]["stat"]:
+        _say("no queue: begin one with `saxsleash new`")
+        return
     _show(args, reply)
     details = reply.get("data", {}).get("details", {})
     if args.json or not details:

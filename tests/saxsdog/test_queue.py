@@ -217,6 +217,30 @@ def test_aborting_finishes_the_picture_in_hand_and_drops_the_rest(folder):
     assert all(path.suffix == ".chi" for path in made), "no half-written file is left"
 
 
+def test_aborting_waits_for_the_picture_in_hand(folder):
+    for number in range(5):
+        write_picture(folder / f"{number}.tif", number)
+    with running(reduction(**{"Live-Filelisting": True}), folder) as queue:
+        queue.live_list.unlink()
+        os.mkfifo(queue.live_list)  # opening it holds the worker in the midst of its first picture
+        for number in range(5):
+            queue.put(f"{number}.tif")
+        wait_until(lambda: (folder.parent / "work" / "0.chi").is_file(), DEADLINE)
+        ending = threading.Thread(target=queue.abort)
+        ending.start()
+        wait_until(lambda: queue._leaving, DEADLINE)
+        assert queue.counts().processed == 0
+        assert ending.is_alive()
+        with queue.live_list.open() as reader:
+            ending.join(DEADLINE)
+            listed = reader.read().splitlines()
+        counts = queue.counts()
+        assert counts.processed >= 1
+        assert counts.dropped >= 1
+        assert counts.processed + counts.dropped == 5
+        assert len(listed) == counts.processed
+
+
 def test_one_folder_for_all_results_keeps_pictures_of_subfolders_apart(folder, tmp_path):
     write_picture(folder / "x" / "a.tif")
     write_picture(folder / "y" / "a.tif")

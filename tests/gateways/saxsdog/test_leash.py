@@ -189,6 +189,18 @@ def test_options_may_stand_before_the_verb_and_an_old_word_is_understood(run: An
     assert verbs.verb_first(["-S", "tcp://a:1", "listdir", "new"]) == ["listdir", "-S", "tcp://a:1", "new"]
 
 
+def test_who_asks_before_the_server_has_begun_asks_again(
+    run: Any, service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    early = iter([True])
+    monkeypatch.setattr(service._guard._memory, "too_old", lambda stamp: next(early, False))
+    assert run("stat") == "no queue: begin one with `saxsleash new`\n"
+    assert (service.requests, service.refused) == (2, 1)
+    monkeypatch.setattr(service._guard._memory, "too_old", lambda stamp: True)
+    assert "Untimely request" in failure(capsys, run, "stat")
+    assert service.requests == 4, "once more, and no more"
+
+
 def test_new_tells_what_is_odd(run: Any, files: list[str]) -> None:
     odd = calibration(Wavelength=154.0)
     Path(files[0]).write_text(json.dumps(odd))
