@@ -146,7 +146,8 @@ def load_calibration(
     for number, entry in enumerate(entries):
         wanted = masks[number] if number < len(masks) else _beside(path, str(entry.get("MaskFile", "")))
         entry["MaskFile"] = str(wanted)
-        attachments.append(Attachment(str(wanted), _bytes(wanted).decode("latin-1")))
+        content = _bytes(wanted, f"name the file of mask {number}: saxsleash new {path} MASK… DIRECTORY")
+        attachments.append(Attachment(str(wanted), content.decode("latin-1")))
     return calibration, attachments
 
 
@@ -195,8 +196,8 @@ def _beside(path: Path, name: str) -> Path:
     return here if here.is_file() or here.is_absolute() else path.parent / here
 
 
-def _bytes(path: Path) -> bytes:
+def _bytes(path: Path, remedy: str = "") -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from None
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}", remedy=remedy) from None

@@ -306,7 +306,7 @@ class _Kinds:
         room = max(2**14, 2 * self._marks.size)
         self._rows, self._marks = np.empty((room, rows.shape[1]), np.int64), np.empty(room, np.uint64)
         self._table = np.full(4 * room, -1, np.int64)  # mostly empty, so that what is looked for is found at once
-        again = np.empty(self._found, np.int64)
+        again = np.empty(self._found, np.uint32)  # of the type that cells have, so that one kernel is compiled
         find_cells(rows, marks, np.ones(self._found, np.bool_), self._table, self._rows, self._marks, 0, again)
 
 

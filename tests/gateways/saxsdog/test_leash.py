@@ -257,7 +257,9 @@ def test_mistakes_are_one_line(
 ) -> None:
     assert "the server has no queue" in failure(capsys, run, "plot", "--once")
     assert "cannot be read" in failure(capsys, run, "new", str(tmp_path / "none.json"))
-    assert "none.msk cannot be read" in failure(capsys, run, "new", files[0], "none.msk", "run1")
+    missing = failure(capsys, run, "new", files[0], "none.msk", "run1")
+    assert "none.msk cannot be read" in missing
+    assert "name the file of mask 0" in missing
     (tmp_path / "broken.json").write_text("{")
     assert "is not JSON" in failure(capsys, run, "new", str(tmp_path / "broken.json"))
     assert "Unsigned attachments" in failure(capsys, run, "new", *files, "--compatible")
