@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sisockdaq.errors import GeometryError
+from sisockdaq.integrate._pyfai import import_lightly
 
 if TYPE_CHECKING:
     from pyFAI.integrator.azimuthal import AzimuthalIntegrator
@@ -149,6 +150,7 @@ def load_geometry(
     GeometryError
         For anything missing, unreadable, impossible or of another shape.
     """
+    import_lightly()
     if isinstance(source, Mapping):
         integrator, origin = _from_parameters(source, pixel_size), "the geometry"
     elif isinstance(source, str | Path):

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pyFAI.integrator.azimuthal import AzimuthalIntegrator
 
@@ -21,6 +21,7 @@ from .places import PIXEL, SHAPE, angles_of, geometries
 @settings(max_examples=30, deadline=None)
 @given(geometries())
 def test_the_beam_is_where_pyfai_says(geometry):
+    assume(all(angle == 0 or abs(angle) > 1e-6 for angle in (geometry.rot1, geometry.rot2)))  # pyFAI takes less for 0
     fit2d = geometry.to_pyfai().getFit2D()
     assert geometry.beam_centre == pytest.approx((fit2d["centerX"], fit2d["centerY"]), abs=1e-4)
     assert geometry.beam_distance == pytest.approx(fit2d["directDist"] / 1e3)

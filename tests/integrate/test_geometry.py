@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -134,3 +136,20 @@ def test_a_binary_file_is_no_poni(tmp_path: Path) -> None:
     (tmp_path / "detector.poni").write_bytes(bytes(range(256)))
     with pytest.raises(GeometryError, match=r"detector\.poni"):
         load_geometry(tmp_path / "detector.poni")
+
+
+def test_a_geometry_costs_no_import_of_scipys_signal_processing_until_it_is_used() -> None:
+    program = """
+import sys
+from sisockdaq.integrate import load_geometry
+load_geometry({"distance": 0.1}, shape=(10, 10), pixel_size=1e-4).getFit2D()
+assert "scipy.signal" not in sys.modules
+from pyFAI import parallax
+from pyFAI.utils import mathutil
+widths = mathutil.peak_widths([0.0, 1.0, 3.0, 1.0, 0.0], [2])[0]
+import scipy.signal
+assert parallax.scipy.signal is scipy.signal
+assert scipy.signal.peak_widths([0.0, 1.0, 3.0, 1.0, 0.0], [2])[0] == widths
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
