@@ -1,8 +1,9 @@
 """Compiled loops over rings: turning a bin map over, gathering a frame by rings, clipping and sorting one ring.
 
-The sums of a ring are made in float64, pixel by pixel in image order, from values that were rounded to float32: so does
-pyFAI's CSR engine (``sigma_clip``, ``medfilt`` and ``integrate_ng`` of its ``CSR_common``), and the recurrence that it
-uses for the variance within a ring gives another number in another order.
+The sums of a ring are made in float64 from values that were rounded to float32: so does pyFAI's CSR engine
+(``sigma_clip``, ``medfilt`` and ``integrate_ng`` of its ``CSR_common``). The recurrence that it uses for the variance
+within a ring gives another number in another order: there the pixels come in image order. Other sums differ in their
+last bit between processors that add another number of values at once.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ POISSON, AZIMUTHAL, HYBRID = 0, 1, 2
 
 _STEP = 128
 """Pixels that are searched at once for what few of them are, several an instruction, before any is looked at alone."""
+
+_ANY_ORDER = {"nogil": True, "cache": True, "error_model": "numpy", "fastmath": {"reassoc", "nsz"}}
+"""For loops whose sums may be made in any order, several at once; which one depends on the processor."""
 
 _LEAST_COUNT = 3.0
 """Chauvenet's criterion takes a ring for no smaller than this, as in pyFAI."""
@@ -131,60 +135,52 @@ def gather(pixels: Any, check: bool, dummy: Any, pixel: Any, out: Any) -> None:
             out[j] = np.float32(pixels[np.uint32(pixel[j])])
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
-def _take(values: Any, weight: Any, share: Any, dark: Any, poisson: bool, azimuthal: bool, ring: Any, sums: Any) -> int:
+@njit(**_ANY_ORDER)
+def _take(values: Any, weight: Any, share: Any, dark: Any, ring: Any, sums: Any) -> int:
     """Write a ring's pixels to the rows of ``ring`` and sum them up as `_add`; return how many are usable.
 
-    Rows: share · signal, share · weight, signal / weight, share² · variance, share. The variances are written for
-    Poisson errors only, the shares where pixels are split. Unusable pixels (NaN) become zeros: without weight they
-    change no sum.
+    Rows: share · signal, share · weight, signal / weight, share² · variance, the variance being that of Poisson errors.
+    Unusable pixels (NaN) become zeros, without weight and without a place: they change no sum, and are not rejected.
     """
-    # All in one loop: each sum waits for its last addition anyway, and the rest is done meanwhile.
-    one, used, split, minus = np.float32(1.0), 0, share.size > 0, dark.size > 0
-    signals, weights, places = ring[0, : values.size], ring[1, : values.size], ring[2, : values.size]
-    variances, shares = ring[3, : values.size], ring[4, : values.size]
-    s = v = w = w2 = c = mean = 0.0
+    # One loop without branches: the compiler takes several pixels an instruction, and memory is read once.
+    split, minus = share.size > 0, dark.size > 0
+    signals, weights, places, variances = (
+        ring[0, : values.size],
+        ring[1, : values.size],
+        ring[2, : values.size],
+        ring[3, : values.size],
+    )
+    s = v = w = w2 = c = 0.0
+    used = 0
     for i in range(values.size):
         raw = values[i]
-        if raw != raw:
-            _strike(ring, i)
-            continue
-        x = np.float64(raw - dark[i] if minus else raw)
-        a = np.float64(weight[i])
-        p = x / a
-        variance = np.float64(max(raw, one))
-        if split:
-            part = np.float64(share[i])
-            x *= part
-            a *= part
-            variance *= part * part
-            shares[i] = part
-            c += part
-        signals[i], weights[i], places[i] = x, a, p
-        if poisson:
-            variances[i] = variance
+        usable = raw == raw
+        taken = raw - dark[i] if minus else raw
+        part = np.float64(share[i]) if split else 1.0
+        part = part if usable else 0.0
+        width = np.float64(raw) if raw > np.float32(1.0) else 1.0
+        places[i] = np.float64(taken) / np.float64(weight[i])
+        x = np.float64(taken) * part if usable else 0.0
+        a = np.float64(weight[i]) * part
+        width *= part * part
+        signals[i], weights[i], variances[i] = x, a, width
         s += x
+        v += width
         w += a
         w2 += a * a
-        if azimuthal:
-            before = mean - p if used else 0.0
-            mean = s / w
-            v += a * a * before * (mean - p)
-        else:
-            v += variance
-        used += 1
-    sums[0], sums[1], sums[2], sums[3], sums[4] = s, v, w, w2, c if split else np.float64(used)
+        c += part
+        used += usable
+    sums[0], sums[1], sums[2], sums[3], sums[4] = s, v, w, w2, c
     return used
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _strike(ring: Any, i: int) -> None:
-    """Let a pixel of a ring count for nothing."""
+    """Let a pixel of a ring count for nothing, and lie nowhere."""
     ring[0, i] = 0.0
     ring[1, i] = 0.0
-    ring[2, i] = 0.0
+    ring[2, i] = np.nan
     ring[3, i] = 0.0
-    ring[4, i] = 0.0
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -224,25 +220,57 @@ def _remember(pixel: Any, ring: Any, carried: Any) -> int:
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _add_azimuthal(signal: Any, weight: Any, place: Any, sums: Any) -> None:
-    """Sum a ring up; the variance is Σ weight² · (x - mean before) · (x - mean after)."""
-    first = 0
-    while first < weight.size - 1 and weight[first] == 0:
-        first += 1
-    s, w = signal[first], weight[first]
-    w2, v = w * w, 0.0
-    mean = s / w
-    for i in range(first + 1, signal.size):
-        w += weight[i]
-        square = weight[i] * weight[i]
-        w2 += square
-        before = mean - place[i]
-        s += signal[i]
-        mean = s / w
-        v += square * before * (mean - place[i])
+    """Sum a ring up; the variance is Σ weight² · (x - mean before) · (x - mean after), 0 for the first pixel."""
+    # Only the sums up to each pixel need those before; the rest is made several pixels an instruction.
+    signals, weights, means = np.empty(_STEP), np.empty(_STEP), np.empty(_STEP + 1)
+    s = w = v = w2 = 0.0
+    means[0] = np.nan
+    for begin in range(0, signal.size, _STEP):
+        end = min(begin + _STEP, signal.size)
+        number, here = end - begin, weight[begin:end]
+        s = _sums_up_to(signal[begin:end], s, signals)
+        w = _sums_up_to(here, w, weights)
+        for i in range(number):
+            means[i + 1] = signals[i] / weights[i]
+        more, squares = _add_spread(here, place[begin:end], means)
+        v += more
+        w2 += squares
+        means[0] = means[number]
     sums[0], sums[1], sums[2], sums[3] = s, v, w, w2
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
+def _sums_up_to(values: Any, total: float, out: Any) -> float:
+    """Write the sum up to each value, `total` being that of those before; return the last."""
+    for k in range(values.size >> 2):
+        i = 4 * k
+        one = values[i]
+        two = one + values[i + 1]
+        pair = values[i + 2] + values[i + 3]
+        out[i] = total + one
+        out[i + 1] = total + two
+        out[i + 2] = total + (two + values[i + 2])
+        total += two + pair
+        out[i + 3] = total
+    for i in range(values.size & ~3, values.size):
+        total += values[i]
+        out[i] = total
+    return total
+
+
+@njit(**_ANY_ORDER)
+def _add_spread(weight: Any, place: Any, means: Any) -> tuple[float, float]:
+    """Return Σ weight² · (x - mean before) · (x - mean after) and Σ weight²; ``means`` begins with the mean before."""
+    v = w2 = 0.0
+    for i in range(weight.size):
+        square = weight[i] * weight[i]
+        term = square * ((means[i] - place[i]) * (means[i + 1] - place[i]))
+        v += term if term == term else 0.0
+        w2 += square
+    return v, w2
+
+
+@njit(**_ANY_ORDER)
 def _add_given(signal: Any, weight: Any, variance: Any, sums: Any) -> None:
     """Sum a ring up; the variance is that of the pixels."""
     s = v = w = w2 = 0.0
@@ -254,8 +282,17 @@ def _add_given(signal: Any, weight: Any, variance: Any, sums: Any) -> None:
     sums[0], sums[1], sums[2], sums[3] = s, v, w, w2
 
 
+@njit(**_ANY_ORDER)
+def _add_shares(share: Any, weight: Any) -> float:
+    """Sum up the shares of pixels that have weight."""
+    total = 0.0
+    for i in range(share.size):
+        total += np.float64(share[i]) if weight[i] != 0 else 0.0
+    return total
+
+
 @njit(nogil=True, cache=True, error_model="numpy")
-def _add(ring: Any, size: int, used: int, azimuthal: bool, split: bool, sums: Any) -> None:
+def _add(ring: Any, size: int, used: int, azimuthal: bool, share: Any, sums: Any) -> None:
     """Write a ring's Σ signal, Σ variance, Σ weight, Σ weight² and Σ share to ``sums``; `used` of its pixels count."""
     sums[:] = 0.0
     if used == 0:
@@ -264,19 +301,7 @@ def _add(ring: Any, size: int, used: int, azimuthal: bool, split: bool, sums: An
         _add_azimuthal(ring[0, :size], ring[1, :size], ring[2, :size], sums)
     else:
         _add_given(ring[0, :size], ring[1, :size], ring[3, :size], sums)
-    if not split:
-        sums[4] = used
-        return
-    shares = ring[4, :size]
-    c0 = c1 = c2 = c3 = 0.0
-    for i in range(0, size - 3, 4):
-        c0 += shares[i]
-        c1 += shares[i + 1]
-        c2 += shares[i + 2]
-        c3 += shares[i + 3]
-    for i in range(size & ~3, size):
-        c0 += shares[i]
-    sums[4] = (c0 + c1) + (c2 + c3)
+    sums[4] = _add_shares(share, ring[1, :size]) if share.size > 0 else np.float64(used)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -285,13 +310,13 @@ def _reject(ring: Any, pixel: Any, mean: float, limit: float, gone: Any) -> int:
     bad = 0
     for begin in range(0, pixel.size, _STEP):
         end, here = min(begin + _STEP, pixel.size), 0
-        places, weights = ring[2, begin:end], ring[1, begin:end]
+        places = ring[2, begin:end]
         for i in range(places.size):
-            here += (abs(places[i] - mean) > limit) & (weights[i] != 0)
+            here += abs(places[i] - mean) > limit
         if here:
             bad += here
             for i in range(begin, end):
-                if abs(ring[2, i] - mean) > limit and ring[1, i] != 0:
+                if abs(ring[2, i] - mean) > limit:
                     _strike(ring, i)
                     if gone.size:
                         gone[np.uint32(pixel[i])] = 1
@@ -326,7 +351,7 @@ def clip_rings(
         Where to note the pixels that are rejected.
     carried : ndarray of int32, (longest ring,)
         With split pixels: those that the ring before the first has left out, `number` of them; then those of the last.
-    ring : ndarray of float64, (5, longest ring)
+    ring : ndarray of float64, (4, longest ring)
         Room to work in.
     out : ndarray of float64, (rings, 6)
         Σ signal, Σ variance, Σ weight, Σ weight², Σ share of the pixels that are left, and how many it rejects.
@@ -337,7 +362,7 @@ def clip_rings(
         How many are in ``carried`` now.
     """
     sums = np.zeros(5)
-    poisson, split = model != AZIMUTHAL, share.size > 0
+    split = share.size > 0
     for b in range(start.size - 1):
         first, last = start[b], start[b + 1]
         size, numbers = last - first, pixel[first:last]
@@ -346,7 +371,9 @@ def clip_rings(
         if number:
             _inherit(numbers, carried, number, values[first:last])
         spread = model == AZIMUTHAL or (model == HYBRID and iterations > 0)
-        used = _take(values[first:last], weight[first:last], shares, darks, poisson, spread, ring, sums)
+        used = _take(values[first:last], weight[first:last], shares, darks, ring, sums)
+        if spread and used:
+            _add_azimuthal(ring[0, :size], ring[1, :size], ring[2, :size], sums)
         rejected = 0
         for cycle in range(iterations):
             if sums[2] == 0 or sums[4] == 0:
@@ -361,7 +388,7 @@ def clip_rings(
             rejected += bad
             used -= bad
             again = model == AZIMUTHAL or (model == HYBRID and bad > 0 and cycle + 1 < iterations)
-            _add(ring, size, used, again, split, sums)
+            _add(ring, size, used, again, shares, sums)
             if bad == 0:
                 break
         if split and iterations:

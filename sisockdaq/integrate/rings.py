@@ -179,7 +179,7 @@ class Rings:
         block = max((block.end - block.begin for block in self.blocks), default=1)
         return Room(
             np.empty(block, np.float32),
-            np.zeros((5, longest)),
+            np.zeros((4, longest)),
             np.empty(longest, np.uint64),
             np.empty(longest, np.uint64),
             np.empty(longest, np.float32),
