@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numba import njit
 
-__all__ = ["BINS", "PIXEL", "SIDES", "SPLITS", "Method", "SquareDetector", "read_all"]
+__all__ = ["BINS", "PIXEL", "SIDES", "SPLITS", "Method", "SquareDetector", "map_words", "read_all"]
 
 BINS = 1000
 PIXEL = 75e-6
@@ -30,6 +30,12 @@ def read_all(pixels: Any, index: Any, share: Any) -> int:
     for i in range(share.size):
         found += share[i] > 2
     return found
+
+
+def map_words(bin_map: Any) -> Any:
+    """Return what is read of a map beside the shares: the numbers of couples, else the pixels' entries."""
+    words = bin_map.couples.words
+    return words if words.size else bin_map.index.view(np.uint64)
 
 
 class SquareDetector:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._integrate_detector import SPLITS, Split, SquareDetector, read_all
+from benchmarks._integrate_detector import SPLITS, Split, SquareDetector, map_words, read_all
 
 __all__ = ["least", "thread_rows"]
 
@@ -26,7 +26,7 @@ def thread_rows(detector: SquareDetector, size: str, split: Split, errors: bool,
     image = detector.counts.astype(np.uint32)
     one, two = (detector.ours(split, errors, threads=threads) for threads in (1, 2))
     bin_map = one.bin_map
-    parts = [np.array_split(array, 2) for array in (image.reshape(-1), bin_map.index.view(np.uint64))]
+    parts = [np.array_split(array, 2) for array in (image.reshape(-1), map_words(bin_map))]
     shares = np.array_split(bin_map.share.reshape(-1), 2)
     halves = list(zip(*parts, shares, strict=True))
     with ThreadPoolExecutor(1) as pool:

@@ -9,7 +9,8 @@ Rows with errors end in what they take of the time without.
 Rows of two threads, of maps, of clipping and of cakes are explained in ``_integrate_threads``, ``_integrate_maps``,
 ``_integrate_clip`` and ``_integrate_cake``.
 
-OpenMP takes its number of threads from the environment when it is loaded, so the measurement runs in a child process.
+OpenMP takes its number of threads from the environment when it is loaded, so the measurement runs in a child process;
+that of maps in another, without a limit.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ import numpy as np
 
 from benchmarks._integrate_cake import cake_rows
 from benchmarks._integrate_clip import clip_rows
-from benchmarks._integrate_detector import PIXEL, SIDES, SPLITS, Method, Split, SquareDetector, read_all
+from benchmarks._integrate_detector import PIXEL, SIDES, SPLITS, Method, Split, SquareDetector, map_words, read_all
 from benchmarks._integrate_maps import map_rows
 from benchmarks._integrate_threads import thread_rows
 from benchmarks._turns import in_turns
@@ -48,14 +49,27 @@ _LARGER = {"4 Mpix": 9, "9 Mpix": 5}
 
 
 def run(quick: bool = False) -> list[dict[str, Any]]:
-    """Measure in a child with one thread; return the rows."""
-    command = [sys.executable, "-m", "benchmarks.integrate", "--rows", *(["--quick"] if quick else [])]
+    """Measure in children; return the rows."""
+    more = ["--quick"] if quick else []
+    return _child(["--rows", *more], _ONE_THREAD) + _child(["--maps", *more], {})
+
+
+def _child(options: list[str], environment: dict[str, str]) -> list[dict[str, Any]]:
+    command = [sys.executable, "-m", "benchmarks.integrate", *options]
     folder = Path(__file__).resolve().parents[1]
     done = subprocess.run(
-        command, cwd=folder, env={**os.environ, **_ONE_THREAD}, stdout=subprocess.PIPE, text=True, check=True
+        command, cwd=folder, env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True, check=True
     )
     rows: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
     return rows
+
+
+def _maps(quick: bool) -> list[dict[str, Any]]:
+    """Measure how long maps take to make and to read."""
+    with tempfile.TemporaryDirectory() as folder:
+        sizes = ["1 Mpix"] if quick else list(SIDES)
+        detectors = [(SquareDetector(SIDES[size], folder), size) for size in sizes]
+        return [row for detector, size in detectors for split in SPLITS for row in map_rows(detector, size, split)]
 
 
 def _rows(quick: bool) -> list[dict[str, Any]]:
@@ -81,12 +95,10 @@ def _rows(quick: bool) -> list[dict[str, Any]]:
 def _size(
     detector: SquareDetector, size: str, split: Split, methods: list[Method], rounds: int
 ) -> list[dict[str, Any]]:
-    """Measure one splitting of one size: map, frames, two threads."""
+    """Measure one splitting of one size: frames, two threads."""
     pyfai = detector.pyfai()
-    image = detector.counts.astype(np.uint32)
-    rows = map_rows(detector, size, split, detector.rival(pyfai, image, methods[0], errors=False))
     types = (np.uint16, np.uint32) if size == "4 Mpix" else (np.uint32,)
-    rows += _cases(detector, size, split, types, methods, pyfai, rounds)
+    rows = _cases(detector, size, split, types, methods, pyfai, rounds)
     for errors in (False, True):
         rows += thread_rows(detector, size, split, errors, rounds)
     return rows
@@ -117,7 +129,7 @@ def _cases(
 ) -> list[dict[str, Any]]:
     rows = []
     plain, with_errors = detector.ours(split), detector.ours(split, errors=True)
-    words, share = plain.bin_map.index.view(np.uint64), plain.bin_map.share.reshape(-1)
+    words, share = map_words(plain.bin_map), plain.bin_map.share.reshape(-1)
     for dtype in types:
         image = detector.counts.astype(dtype)
         calls: dict[str, Callable[[], Any]] = {
@@ -154,9 +166,10 @@ def _cases(
 def main() -> None:
     """Print rows as JSON for `run`, or lines for a reader."""
     quick = "--quick" in sys.argv
-    if "--rows" in sys.argv:
-        print(json.dumps(_rows(quick)))
-        return
+    for option, measure in (("--rows", _rows), ("--maps", _maps)):
+        if option in sys.argv:
+            print(json.dumps(measure(quick)))
+            return
     for row in run(quick):
         share = row.get("floor_share")
         floor = "" if share is None else f"{100 * share:3.0f} % of floor"

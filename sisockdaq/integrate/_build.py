@@ -211,6 +211,6 @@ def warm_up() -> None:
     pack_pairs(first, span, share, 1, np.zeros(4, np.uint16), np.zeros(1, np.float32))
     pack_triples(first, span, share, 1, np.zeros(4, np.uint16), np.zeros((1, 2), np.float32))
     corners, areas = np.ones((2, 2, 2), np.float32), np.zeros(1, np.float32)
-    _full.bounds_full(corners, 1, masked)
-    _full.spread_full(corners, 1, 1, ends, masked, 0.0, 1.0, areas, first, span, share)
+    _full.bounds_full(corners, 1, masked, 0, 1)
+    _full.spread_full(corners, 1, 1, ends, masked, 0.0, 1.0, areas, first, span, share, 0, 1)
     _full.spread_full_wide(corners, 1, 1, 0.0, 1.0, areas, none, first, np.zeros(1, np.int64), line)

@@ -35,10 +35,13 @@ def _corner(corners: Any, columns: int, pixel: int, number: int, axis: int) -> f
 
 
 @compiled
-def bounds_full(corners: Any, columns: int, masked: Any) -> tuple[float, float, int]:
-    """Return the least and greatest radial position of the corners of pixels that are not masked, and their number."""
+def bounds_full(corners: Any, columns: int, masked: Any, begin: int, end: int) -> tuple[float, float, int]:
+    """Return the least and greatest radial position of the corners of pixels that are not masked, and their number.
+
+    That is of the pixels from ``begin`` up to ``end``. NaN where a position is none.
+    """
     low, high, number = np.inf, -np.inf, 0
-    for i in range(masked.size):
+    for i in range(begin, end):
         if masked[i]:
             continue
         number += 1
@@ -133,16 +136,18 @@ def spread_full(
     first: Any,
     span: Any,
     share: Any,
+    start: int,
+    stop: int,
 ) -> None:
     """As `_build.spread`, for quadrangles; shares between the first and the last bin are not equal.
 
-    ``ends`` are those of the azimuth (infinite for no range: a pixel is inside whole or not at all); ``areas`` is
-    float32, (bins,), zeros, and is left so.
+    Only the pixels from ``start`` up to ``stop`` are done. ``ends`` are those of the azimuth (infinite for no range: a
+    pixel is inside whole or not at all); ``areas`` is float32, (bins,), zeros, and is left so.
     """
     bins = areas.size
     sign = -1.0 if orientation == 2 or orientation == 4 else 1.0
     corner = np.empty((4, 2))
-    for i in range(masked.size):
+    for i in range(start, stop):
         if masked[i]:
             span[i] = -1
             continue

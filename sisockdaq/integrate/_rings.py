@@ -22,9 +22,6 @@ POISSON, AZIMUTHAL, HYBRID = 0, 1, 2
 _STEP = 128
 """Pixels that are searched at once for what few of them are, several an instruction, before any is looked at alone."""
 
-_ANY_ORDER = {"nogil": True, "cache": True, "error_model": "numpy", "fastmath": {"reassoc", "nsz"}}
-"""For loops whose sums may be made in any order, several at once; which one depends on the processor."""
-
 _LEAST_COUNT = 3.0
 """Chauvenet's criterion takes a ring for no smaller than this, as in pyFAI."""
 
@@ -135,7 +132,7 @@ def gather(pixels: Any, check: bool, dummy: Any, pixel: Any, out: Any) -> None:
             out[j] = np.float32(pixels[np.uint32(pixel[j])])
 
 
-@njit(**_ANY_ORDER)
+@njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "nsz"})
 def _take(values: Any, weight: Any, share: Any, dark: Any, ring: Any, sums: Any) -> int:
     """Write a ring's pixels to the rows of ``ring`` and sum them up as `_add`; return how many are usable.
 
@@ -258,7 +255,7 @@ def _sums_up_to(values: Any, total: float, out: Any) -> float:
     return total
 
 
-@njit(**_ANY_ORDER)
+@njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "nsz"})
 def _add_spread(weight: Any, place: Any, means: Any) -> tuple[float, float]:
     """Return Σ weight² · (x - mean before) · (x - mean after) and Σ weight²; ``means`` begins with the mean before."""
     v = w2 = 0.0
@@ -270,7 +267,7 @@ def _add_spread(weight: Any, place: Any, means: Any) -> tuple[float, float]:
     return v, w2
 
 
-@njit(**_ANY_ORDER)
+@njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "nsz"})
 def _add_given(signal: Any, weight: Any, variance: Any, sums: Any) -> None:
     """Sum a ring up; the variance is that of the pixels."""
     s = v = w = w2 = 0.0
@@ -282,7 +279,7 @@ def _add_given(signal: Any, weight: Any, variance: Any, sums: Any) -> None:
     sums[0], sums[1], sums[2], sums[3] = s, v, w, w2
 
 
-@njit(**_ANY_ORDER)
+@njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "nsz"})
 def _add_shares(share: Any, weight: Any) -> float:
     """Sum up the shares of pixels that have weight."""
     total = 0.0

@@ -29,6 +29,7 @@ from sisockdaq.errors import ConfigurationError, GeometryError, MaskError
 from sisockdaq.integrate import _build, _full
 from sisockdaq.integrate._couples import Couples, find_couples
 from sisockdaq.integrate.geometry import Pixels, Split
+from sisockdaq.integrate.threads import cores, cut, run_parts
 
 __all__ = ["MOST_ENTRIES", "RANGE_STEP", "SPLITS", "BinMap", "Layout", "SideList", "Split", "build_map"]
 
@@ -43,6 +44,9 @@ RANGE_STEP = 1.0 + float(np.finfo(np.float32).eps)
 
 _WIDE_SHARE = 0.05
 """From this share of pixels over more than two bins on, ``triples`` is faster than ``pairs`` with a side list."""
+
+_PIECES = 16
+"""A map is made in so many pieces, each by whoever is free; a pixel's place does not depend on the others."""
 
 _ANYWHERE = (-float("inf"), float("inf"))
 """Ends of the azimuth where there is no range of it."""
@@ -199,7 +203,7 @@ def _azimuth_ends(pixels: Pixels, wanted: tuple[float, float] | None) -> tuple[f
 
 def _range(pixels: Pixels, hidden: npt.NDArray[np.bool_], wanted: tuple[float, float] | None) -> tuple[float, float]:
     if pixels.corners is not None:
-        low, high, number = _full.bounds_full(pixels.corners, pixels.shape[1], hidden)
+        low, high, number = _bounds_full(pixels.corners, pixels.shape[1], hidden)
     else:
         half_width = pixels.half_width if pixels.half_width is not None else _build.no_values()
         low, high, number = _build.bounds(pixels.centre, half_width, hidden)
@@ -214,6 +218,15 @@ def _range(pixels: Pixels, hidden: npt.NDArray[np.bool_], wanted: tuple[float, f
         if not high > low:
             raise GeometryError(f"the radial range from {low:g} to {high:g} is empty", remedy="give two different ends")
     return low, high * RANGE_STEP if high > 0 else high / RANGE_STEP
+
+
+def _bounds_full(
+    corners: npt.NDArray[np.float32], columns: int, hidden: npt.NDArray[np.bool_]
+) -> tuple[float, float, int]:
+    pieces = cut(hidden.size, _PIECES)
+    found = run_parts(lambda k: _full.bounds_full(corners, columns, hidden, *pieces[k]), _PIECES, cores())
+    lows, highs, numbers = np.array(found).T
+    return float(lows.min()), float(highs.max()), int(numbers.sum())
 
 
 def _split_map(
@@ -244,9 +257,13 @@ def _spread(scale: _Scale, pixels: Pixels, hidden: npt.NDArray[np.bool_], ends: 
     spread = _Spread(np.zeros(number, np.int32), np.zeros(number, np.int32), np.zeros((number, 2)))
     targets = spread.first, spread.span, spread.share
     if pixels.corners is not None:
-        areas = np.zeros(scale.bins, np.float32)
-        place = pixels.corners, pixels.shape[1], pixels.orientation
-        _full.spread_full(*place, ends or _ANYWHERE, hidden, scale.low, scale.width, areas, *targets)
+        place = pixels.corners, pixels.shape[1], pixels.orientation, ends or _ANYWHERE, hidden, scale.low, scale.width
+        pieces = cut(number, _PIECES)
+
+        def fill(piece: int) -> None:
+            _full.spread_full(*place, np.zeros(scale.bins, np.float32), *targets, *pieces[piece])
+
+        run_parts(fill, _PIECES, cores())
         return spread
     azimuth = reach = _build.no_values()
     if ends is not None and pixels.azimuth is not None and pixels.azimuth_half_width is not None:

@@ -11,6 +11,7 @@ threading layers.)
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -19,7 +20,7 @@ from typing import TypeVar
 
 from sisockdaq.errors import ConfigurationError
 
-__all__ = ["MOST_THREADS", "run_parts"]
+__all__ = ["MOST_THREADS", "cores", "cut", "run_parts"]
 
 T = TypeVar("T")
 
@@ -27,6 +28,16 @@ MOST_THREADS = 64
 """More than any frame has parts."""
 
 _making = Lock()
+
+
+def cores() -> int:
+    """How many processors this process may use; for work that is done once and asked for by nobody, as making maps."""
+    return min(MOST_THREADS, len(os.sched_getaffinity(0)))
+
+
+def cut(size: int, parts: int) -> list[tuple[int, int]]:
+    """Cut so many items into parts of nearly the same size: where each begins and ends."""
+    return [(part * size // parts, (part + 1) * size // parts) for part in range(parts)]
 
 
 def run_parts(work: Callable[[int], T], parts: int, threads: int = 1) -> list[T]:
