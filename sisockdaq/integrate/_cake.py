@@ -75,77 +75,68 @@ def _add_segments(
     last = start + (max(0, min(stop, first_bin.size - AHEAD) - start) & ~3)
     if lanes == 2:
         for i in range(start, last, 4):
-            add_four_segments(pixels, chosen, first_bin, share, 2, np.uint64(i), signal)
+            add_four_segments(pixels, chosen, first_bin, share, 2, False, np.uint64(i), signal)
     elif lanes == 3:
         for i in range(start, last, 4):
-            add_four_segments(pixels, chosen, first_bin, share, 3, np.uint64(i), signal)
+            add_four_segments(pixels, chosen, first_bin, share, 3, False, np.uint64(i), signal)
     else:
         for i in range(start, last, 4):
-            add_four_segments(pixels, chosen, first_bin, share, 4, np.uint64(i), signal)
+            add_four_segments(pixels, chosen, first_bin, share, 4, False, np.uint64(i), signal)
     for i in range(np.uint64(last), np.uint64(stop)):
         value = np.float64(pixels[i if chosen is None else np.uint64(chosen[i])])
-        for lane in range(np.uint64(lanes)):
-            signal[np.uint64(first_bin[i]) + lane] += value * np.float64(share[i * np.uint64(lanes) + lane])
+        _add_segment(value, np.uint64(first_bin[i]), share, i, lanes, False, signal)
 
 
 @inner
-def _add_any(
-    pixels: Any,
-    pixel: Any,
-    first_bin: Any,
-    share: Any,
-    lanes: int,
-    check: bool,
-    dummy: Any,
-    signal: Any,
-    start: int,
-    stop: int,
+def _add_segments_errors(
+    pixels: Any, chosen: Any, first_bin: Any, share: Any, lanes: int, signal: Any, start: int, stop: int
 ) -> None:
-    """As the two above, but without unusable pixels, and with errors: Σ share·v and Σ share²·max(1, v) by turns.
+    """As `_add_segments`, with two accumulators a bin: Σ share·v and Σ share²·max(1, v)."""
+    last = start + (max(0, min(stop, first_bin.size - AHEAD) - start) & ~3)
+    if lanes == 2:
+        for i in range(start, last, 4):
+            add_four_segments(pixels, chosen, first_bin, share, 2, True, np.uint64(i), signal)
+    elif lanes == 3:
+        for i in range(start, last, 4):
+            add_four_segments(pixels, chosen, first_bin, share, 3, True, np.uint64(i), signal)
+    else:
+        for i in range(start, last, 4):
+            add_four_segments(pixels, chosen, first_bin, share, 4, True, np.uint64(i), signal)
+    for i in range(np.uint64(last), np.uint64(stop)):
+        value = np.float64(pixels[i if chosen is None else np.uint64(chosen[i])])
+        _add_segment(value, np.uint64(first_bin[i]), share, i, lanes, True, signal)
 
-    ``pixel`` is empty for the pixels' own segments.
-    """
-    one, two, three, each = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(lanes)
-    own = pixel.size == 0
-    for i in range(np.uint64(start), np.uint64(stop)):
-        raw = pixels[i] if own else pixels[np.uint64(pixel[i])]
-        if check and (raw == dummy or raw != raw):
-            continue
-        value, first, k = np.float64(raw), np.uint64(first_bin[i]), i * each
-        width = max(value, 1.0)
-        part = np.float64(share[k])
-        add_lanes(signal, first << one, (value * part, width * (part * part)))
-        part = np.float64(share[k + one])
-        add_lanes(signal, (first + one) << one, (value * part, width * (part * part)))
-        if lanes > 2:
-            part = np.float64(share[k + two])
-            add_lanes(signal, (first + two) << one, (value * part, width * (part * part)))
-        if lanes > 3:
-            part = np.float64(share[k + three])
-            add_lanes(signal, (first + three) << one, (value * part, width * (part * part)))
+
+@inner
+def _add_segment(value: float, first: Any, share: Any, i: Any, lanes: int, errors: bool, signal: Any) -> None:
+    """Add one pixel's value to the ``i``-th segment."""
+    width = max(value, 1.0)
+    for lane in range(np.uint64(lanes)):
+        part = np.float64(share[i * np.uint64(lanes) + lane])
+        if errors:
+            add_lanes(signal, (first + lane) << np.uint64(1), (value * part, width * (part * part)))
+        else:
+            signal[first + lane] += value * part
 
 
 @inner
 def _add_usable(
     pixels: Any,
-    pixel: Any,
+    chosen: Any,
     first_bin: Any,
     share: Any,
     lanes: int,
     dummy: Any,
+    errors: bool,
     signal: Any,
     start: int,
     stop: int,
 ) -> None:
-    """As `_add_any` with a check, without errors."""
-    each, own = np.uint64(lanes), pixel.size == 0
+    """As the two above, without unusable pixels."""
     for i in range(np.uint64(start), np.uint64(stop)):
-        raw = pixels[i] if own else pixels[np.uint64(pixel[i])]
-        if raw == dummy or raw != raw:
-            continue
-        value, first, k = np.float64(raw), np.uint64(first_bin[i]), i * each
-        for lane in range(each):
-            signal[first + lane] += value * np.float64(share[k + lane])
+        raw = pixels[i if chosen is None else np.uint64(chosen[i])]
+        if raw != dummy and raw == raw:
+            _add_segment(np.float64(raw), np.uint64(first_bin[i]), share, i, lanes, errors, signal)
 
 
 @compiled
@@ -171,20 +162,18 @@ def add_split(
     ``lanes`` is 2 to 4; ``cut`` says where in the list beside each block of pixels begins. With `errors` ``signal`` has
     two values a bin.
     """
-    found, own = 0, more_pixel[:0]
+    found = 0
     for start in range(begin, end, BLOCK):
         stop = min(start + BLOCK, end)
         low, high = cut[start // BLOCK], cut[start // BLOCK + 1]
-        careful = check and has_unusable(pixels, index, masked, dummy, start, stop)
-        if careful:
+        if check and has_unusable(pixels, index, masked, dummy, start, stop):
             for i in range(start, stop):
                 found += (pixels[i] == dummy or pixels[i] != pixels[i]) and index[i] != masked
-        if errors:
-            _add_any(pixels, own, index, share, lanes, careful, dummy, signal, start, stop)
-            _add_any(pixels, more_pixel, more_first, more_share, lanes, careful, dummy, signal, low, high)
-        elif careful:
-            _add_usable(pixels, own, index, share, lanes, dummy, signal, start, stop)
-            _add_usable(pixels, more_pixel, more_first, more_share, lanes, dummy, signal, low, high)
+            _add_usable(pixels, None, index, share, lanes, dummy, errors, signal, start, stop)
+            _add_usable(pixels, more_pixel, more_first, more_share, lanes, dummy, errors, signal, low, high)
+        elif errors:
+            _add_segments_errors(pixels, None, index, share, lanes, signal, start, stop)
+            _add_segments_errors(pixels, more_pixel, more_first, more_share, lanes, signal, low, high)
         else:
             _add_segments(pixels, None, index, share, lanes, signal, start, stop)
             _add_segments(pixels, more_pixel, more_first, more_share, lanes, signal, low, high)

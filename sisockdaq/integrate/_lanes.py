@@ -158,51 +158,56 @@ def add_four_triples(typing_context: Any, pixels: Any, share: Any, errors: Any, 
 
 @_written_out
 def add_four_segments(
-    typing_context: Any, pixels: Any, chosen: Any, first: Any, share: Any, lanes: Any, j: Any, signal: Any
+    typing_context: Any, pixels: Any, chosen: Any, first: Any, share: Any, lanes: Any, errors: Any, j: Any, sums: Any
 ) -> Any:
-    """Add share·v to so many (`lanes`, a literal) accumulators that follow each other, for the segments ``j … j + 3``.
+    """Add share·v to so many (`lanes`, a literal) bins that follow each other, for the segments ``j … j + 3``.
 
-    ``first`` has the first accumulator of each segment, and ``chosen`` its pixel; None where that is the segment's own
-    number. The accumulators of the segment `AHEAD` of ``j`` are fetched into the nearest cache; ``first`` reaches so
-    far.
+    ``first`` has the first bin of each segment, and ``chosen`` its pixel; None where that is the segment's own number.
+    With `errors` (a literal) a bin has two accumulators, and the second gets share²·max(1, v). The accumulators of the
+    segment `AHEAD` of ``j`` are fetched into the nearest cache; ``first`` reaches so far.
     """
-    if not isinstance(lanes, types.IntegerLiteral):
+    if not isinstance(lanes, types.IntegerLiteral) or not isinstance(errors, types.BooleanLiteral):
         return None
-    each, own = lanes.literal_value, isinstance(chosen, types.NoneType)
+    each, own, wanted = lanes.literal_value, isinstance(chosen, types.NoneType), errors.literal_value
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         def data(kind: Any, number: int) -> Any:
             return context.make_array(kind)(context, builder, arguments[number]).data
 
-        raw, firsts, shares, sums, begin = (
-            data(pixels, 0),
-            data(first, 2),
-            data(share, 3),
-            data(signal, 6),
-            arguments[5],
-        )
+        raw, firsts, shares, lane, begin = data(pixels, 0), data(first, 2), data(share, 3), data(sums, 7), arguments[6]
         if own:
             loaded = _load(builder, builder.gep(raw, [begin]), context.get_data_type(pixels.dtype), 4)
         else:
             numbers = [_number_at(builder, data(chosen, 1), begin, k) for k in range(4)]
             loaded = _together(builder, [builder.load(builder.gep(raw, [number])) for number in numbers])
-        values = _converted(context, builder, loaded, pixels, signal)
+        values = _converted(context, builder, loaded, pixels, sums)
+        widths = _at_least_one(builder, values, sums) if wanted else None
         first_share = builder.mul(begin, ir.Constant(begin.type, each))
         terms = []
         for group in range(each):
             part = _load(builder, _item(builder, shares, first_share, 4 * group), ir.FloatType(), 4)
+            part = builder.fpext(part, values.type)
             of_share = [(4 * group + k) // each for k in range(4)]
-            term = builder.fmul(builder.fpext(part, values.type), _pick(builder, values, values, of_share))
-            terms += [builder.extract_element(term, ir.Constant(_NUMBER, k)) for k in range(4)]
-        _fetch(builder, builder.gep(sums, [_number_at(builder, firsts, begin, AHEAD)]))
+            term = builder.fmul(part, _pick(builder, values, values, of_share))
+            if widths is None:
+                terms += [builder.extract_element(term, ir.Constant(_NUMBER, k)) for k in range(4)]
+                continue
+            square = builder.fmul(builder.fmul(part, part), _pick(builder, widths, widths, of_share))
+            halves = [_pick(builder, term, square, half) for half in ([0, 4, 1, 5], [2, 6, 3, 7])]
+            terms += [_pick(builder, half, half, pair) for half in halves for pair in ([0, 1], [2, 3])]
+        step = 2 if wanted else 1
+        _fetch(builder, builder.gep(lane, [_number_at(builder, firsts, begin, AHEAD, step)]))
         for k in range(4):
-            place = _number_at(builder, firsts, begin, k)
+            place = _number_at(builder, firsts, begin, k, step)
             for n in range(each):
-                pointer = _item(builder, sums, place, n)
-                builder.store(builder.fadd(builder.load(pointer), terms[each * k + n]), pointer)
+                pointer = _item(builder, lane, place, step * n)
+                if wanted:
+                    _add_vector(builder, pointer, terms[each * k + n])
+                else:
+                    builder.store(builder.fadd(builder.load(pointer), terms[each * k + n]), pointer)
         return context.get_dummy_value()
 
-    return types.void(pixels, chosen, first, share, lanes, j, signal), generate
+    return types.void(pixels, chosen, first, share, lanes, errors, j, sums), generate
 
 
 def _together(builder: Any, values: list[Any]) -> Any:
@@ -216,9 +221,10 @@ def _item(builder: Any, data: Any, begin: Any, number: int) -> Any:
     return builder.gep(data, [builder.add(begin, ir.Constant(begin.type, number))])
 
 
-def _number_at(builder: Any, data: Any, begin: Any, number: int) -> Any:
-    """Load an unsigned number as uint64."""
-    return builder.zext(builder.load(_item(builder, data, begin, number)), ir.IntType(64))
+def _number_at(builder: Any, data: Any, begin: Any, number: int, times: int = 1) -> Any:
+    """Load an unsigned number as uint64, and multiply it."""
+    loaded = builder.zext(builder.load(_item(builder, data, begin, number)), ir.IntType(64))
+    return builder.mul(loaded, ir.Constant(loaded.type, times))
 
 
 def _fetch(builder: Any, pointer: Any) -> None:
