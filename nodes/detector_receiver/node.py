@@ -32,7 +32,7 @@ from sisockdaq.detector.raw import AcquisitionRecording
 from sisockdaq.detector.receiver import Receiver, ReceiverSettings
 from sisockdaq.detector.recording import BUNCH_PACKETS, GIGAFROST_PACKETS, SLS_PACKETS, RecordingWriter
 from sisockdaq.detector.sockets import buffer_warning, granted_buffer, open_sockets
-from sisockdaq.errors import ConfigurationError, SisockdaqError, StorageError
+from sisockdaq.errors import ConfigurationError, GeometryError, SisockdaqError, StorageError
 from sisockdaq.frames import Arm, Description, FrameHeader, Producer, make_consumer, make_producer
 from sisockdaq.frames.raw import CAN_RECORD, RawWish
 from sisockdaq.frames.stream2_bus import Stream2Output
@@ -321,12 +321,12 @@ class DetectorReceiver(Changing, DataNodeServer):
         return self.receiver.acquisition()["acquisition"] if self.receiver is not None else None
 
     def _poni(self) -> Geometry | None:
-        """Return the geometry of the site's PONI file, if it can be read; the integrator complains where it cannot."""
+        """Return the geometry of the site's file, if it can be read; the integrator complains where it cannot."""
         if not isinstance(self.detector.geometry, str) or self.site is None:
             return None
         path = self.site.resolve_input(self.detector.geometry)
         try:
-            return Geometry.of_poni(path.read_text())
+            return _geometry_of(path, self.detector.pixel_size)
         except (OSError, UnicodeDecodeError, SisockdaqError) as error:
             _log.warn("no geometry for the frames' description: {path}: {error}", path=str(path), error=error)
             return None
@@ -474,3 +474,15 @@ def _default_slots(detector: DetectorOptions, item: int, fewest: int) -> int:
     frame = detector.shape[0] * detector.shape[1] * item
     room = min(_RING_BYTES, int(_RING_SHARE * psutil.virtual_memory().available))
     return max(fewest, min(_MOST_SLOTS, room // frame))
+
+
+def _geometry_of(path: Path, pixel_size: float) -> Geometry:
+    """Read a PONI without loading pyFAI, or a calibration of another kind; `pixel_size` [m] for one that says none."""
+    from sisockdaq.calibration.readers import is_other_kind, read_with_pixels
+
+    if not is_other_kind(path):
+        return Geometry.of_poni(path.read_text())
+    found = read_with_pixels(path, pixel_size)
+    if found.wavelength is None:
+        raise GeometryError(f"{path}: has no wavelength", remedy="add it to the file, or make a PONI of it")
+    return Geometry(**{name: getattr(found, name) for name in Geometry.model_fields})

@@ -6,6 +6,9 @@ region, ``frame_number`` and ``epoch``; once a second (timeline "status") how it
 of kind "results", to a ring that the file writer takes losslessly. Cakes (``cake``, timeline "cake") are too large for
 that ring and for feeds: they are for queries, as many as fit into 256 MB, and in the node's own files (``save``).
 
+Where ``monitor`` or ``transmission`` is a field of another node, its feed is listened to, and each
+frame is divided by the value of its own time, which is among its numbers.
+
 Starting: the map from pixels to bins is computed (or read from the site's state directory) and the kernels are compiled
 in a thread, before the first frame is taken. pyFAI and the compiler are imported there, too, so that checking a site
 file stays quick. When the receiver is configured anew, the map is made anew before the first frame of the new shape is
@@ -35,6 +38,7 @@ from sisockdaq.detector.layout import gap_mask
 from sisockdaq.errors import ConfigurationError
 from sisockdaq.frames import Description, FrameHeader, Producer, make_consumer, make_producer, parse_policy
 from sisockdaq.integrate.settings import IntegrationSettings, make_integrator
+from sisockdaq.listening import LOOK, Listening
 from sisockdaq.nexus.facts import present_detector
 
 if TYPE_CHECKING:
@@ -51,6 +55,10 @@ _STATUS: dict[str, tuple[str | None, str]] = {
     "frame_rate": ("Hz", "Curves per second."),
     "frames_integrated": (None, "Frames that became a curve since the node started."),
     "frames_dropped": (None, "Frames that came and did not become a curve."),
+    "frames_not_normalized": (
+        None,
+        "Frames without intensities, because their monitor or transmission was missing or not above 0.",
+    ),
     "results_dropped": (None, "Curves that the writer did not get, because it did not take them in time."),
     "curves_saved": (None, "Frames whose curves are in files of reduced frames since the node started."),
     "curves_not_saved": (None, "Frames whose curves should be in such files and are not."),
@@ -116,6 +124,7 @@ class Integrator(DataNodeServer):
         self.live: LiveIntegration | None = None
         self._thread: threading.Thread | None = None
         self._keeper: Keeper | None = None
+        self._listening = Listening(self)
         self._stop = threading.Event()
         self._last = (time.monotonic(), 0)
         self._detector: DetectorOptions | None = self.site.detector if self.site is not None else None
@@ -128,6 +137,10 @@ class Integrator(DataNodeServer):
         self.register_control("get_settings", self.get_settings)
         self.register_control("epochs", self.epochs)
         return self.in_thread(self._prepare).addCallback(self._begin)
+
+    def after_onJoin(self, details: Any) -> Any:  # noqa: N802 - sisock's name
+        """Listen to monitors, after each login."""
+        return self._listening.joined()
 
     def teardown(self) -> Any:
         """Finish the frame in hand, then leave the rings."""
@@ -147,6 +160,7 @@ class Integrator(DataNodeServer):
             "epoch": self._book.number,
             "frames_integrated": state.integrated,
             "frames_dropped": state.dropped,
+            "frames_not_normalized": state.not_normalized,
             "results_dropped": state.results_dropped,
             **self._saved(),
             "message": self._problem(),
@@ -245,7 +259,7 @@ class Integrator(DataNodeServer):
         detector = detector or self._detector
         if settings.geometry is None:
             raise ConfigurationError(
-                f"{self.name}: there is no geometry", remedy="set detector.geometry (or geometry of this node): a PONI"
+                f"{self.name}: there is no geometry", remedy="set detector.geometry (or geometry of this node)"
             )
         kept = self.options.keep_maps and self.state is not None
         integrator = make_integrator(
@@ -287,6 +301,7 @@ class Integrator(DataNodeServer):
         epoch = self._take_over(reducer, held)
         self._wanted = wanted
         self.live.use(reducer, self._ring)
+        self._listening.follow(self.live.factors.series)
         return epoch
 
     def _take_over(self, reducer: Reducer, held: str = "") -> Epoch:
@@ -334,8 +349,10 @@ class Integrator(DataNodeServer):
         self._thread = threading.Thread(
             target=self.live.run, args=(self._stop,), name=f"{self.name}-frames", daemon=True
         )
+        self._listening.follow(self.live.factors.series)
         self._thread.start()
         self.every(1.0, self._heartbeat)
+        self.every(LOOK, self._listening.look)
         self.every(_KEEP_EPOCHS, self._book.keep, in_thread=True)
 
     def _close(self) -> None:
@@ -360,7 +377,7 @@ class Integrator(DataNodeServer):
         self.series(
             "message",
             type="string",
-            description="Why frames do not become curves, or curves not files.",
+            description="Why frames do not become curves, have no intensities, or get into no files.",
             timeline="status",
         )
 
@@ -434,6 +451,7 @@ class Integrator(DataNodeServer):
             "frame_rate": rate,
             "frames_integrated": state.integrated,
             "frames_dropped": state.dropped,
+            "frames_not_normalized": state.not_normalized,
             "results_dropped": state.results_dropped,
             **self._saved(),
             "present_epoch": self._book.number,
@@ -450,9 +468,11 @@ class Integrator(DataNodeServer):
         }
 
     def _problem(self) -> str:
-        """Say why frames do not become curves, else why curves do not get into files."""
-        problem = "" if self.live is None else self.live.state.problem
-        return problem or ("" if self._keeper is None else self._keeper.problem)
+        """Say why frames do not become curves, else why they have no intensities, else why they get into no files."""
+        state = None if self.live is None else self.live.state
+        if state is not None and (state.problem or state.unknown_factor):
+            return state.problem or self._listening.problem or state.unknown_factor
+        return self._listening.problem or ("" if self._keeper is None else self._keeper.problem)
 
     def _state(self) -> str:
         if self.live is None or not self.live.state.attached:

@@ -204,7 +204,7 @@ class Geometry:
 
     def to_fit2d(self) -> dict[str, float]:
         """Return Fit2D's parameters by pyFAI's conversion: mm, pixels, degrees, µm and Å."""
-        found = self._assembled().getFit2D()
+        found = self.assembled().getFit2D()
         named = ("directDist", "centerX", "centerY", "tilt", "tiltPlanRotation", "pixelX", "pixelY", "wavelength")
         return {name: float(found[name]) for name in named if found[name] is not None}
 
@@ -224,13 +224,13 @@ class Geometry:
         from sisockdaq.integrate import load_geometry
 
         try:
-            return load_geometry(self._assembled(), shape=shape or self.shape)
+            return load_geometry(self.assembled(), shape=shape or self.shape)
         except GeometryError as error:
             message = error.message.replace("the geometry", self.origin, 1)
             remedy = "give --shape or --detector" if "no image shape" in message else error.remedy
             raise GeometryError(message, remedy=remedy) from None
 
-    def _assembled(self) -> AzimuthalIntegrator:
+    def assembled(self) -> AzimuthalIntegrator:
         """Make pyFAI's object as it stands, unchecked."""
         from pyFAI.integrator.azimuthal import AzimuthalIntegrator
 
@@ -265,7 +265,7 @@ class Geometry:
         from pyFAI.io.ponifile import PoniFile
 
         text = io.StringIO()
-        PoniFile(self._assembled()).write(text)
+        PoniFile(self.assembled()).write(text)
         about = [f"# Made by sisockdaq from {Path(self.origin).name}" + (f" ({self.kind})" if self.kind else "")]
         return "\n".join([*about, *(f"# {note}" for note in self.notes), text.getvalue()])
 

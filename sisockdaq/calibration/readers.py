@@ -26,7 +26,16 @@ from sisockdaq.calibration._fit2d import NAMES, is_fit2d, read_fit2d
 from sisockdaq.calibration.geometry import ELECTRONVOLT_METRE, Geometry, detector_class
 from sisockdaq.errors import ConfigurationError, GeometryError
 
-__all__ = ["KINDS", "Hints", "from_fit2d", "from_saxsdog", "from_start_message", "read_geometry"]
+__all__ = [
+    "KINDS",
+    "Hints",
+    "from_fit2d",
+    "from_saxsdog",
+    "from_start_message",
+    "is_other_kind",
+    "read_geometry",
+    "read_with_pixels",
+]
 
 KINDS = "a PONI file, Fit2D's parameters, a SAXSdog calibration, an NXmx master, a Stream V2 start message or a CBF"
 
@@ -76,15 +85,15 @@ def read_geometry(path: Path | str, hints: Hints | None = None) -> Geometry:
     try:
         with path.open("rb") as file:
             head = file.read(64)
-        if head.startswith(b"\x89HDF\r\n\x1a\n"):
+        if head.startswith(_HDF5):
             from sisockdaq.calibration._nxmx import read_nxmx
 
             return _completed(read_nxmx(path, hints), hints)
-        if head.startswith(b"###CBF"):
+        if head.startswith(_CBF):
             from sisockdaq.calibration._cbf import read_cbf
 
             return _completed(read_cbf(path, hints), hints)
-        if path.suffix.lower() == ".cbor" or head[:1] in _CBOR_MAPS:
+        if _is_binary(path, head):
             return _completed(from_start_message(_decoded(path), hints, origin=str(path)), hints)
         text = _text(path)
     except FileNotFoundError:
@@ -95,11 +104,56 @@ def read_geometry(path: Path | str, hints: Hints | None = None) -> Geometry:
         return _completed(_from_json(text, path, hints), hints)
     if is_fit2d(text):
         return _completed(from_fit2d(read_fit2d(text, str(path)), hints, origin=str(path)), hints)
-    if any(line.lower().startswith("distance") for line in text.splitlines()):
+    if _is_poni(text):
         return _completed(_from_poni(path), hints)
     raise GeometryError(f"{path}: is none of the files that say where a detector stands", remedy=f"give {KINDS}")
 
 
+def read_with_pixels(path: Path | str, pixel_size: float | tuple[float, float] | None) -> Geometry:
+    """Read a file as `read_geometry`; the size of a pixel [m] counts only where the file does not say it.
+
+    Raises
+    ------
+    GeometryError
+        When it is missing, of no known kind, or says too little.
+    """
+    try:
+        return read_geometry(path)
+    except GeometryError:
+        if pixel_size is None:
+            raise
+    height, width = (pixel_size, pixel_size) if isinstance(pixel_size, int | float) else pixel_size
+    return read_geometry(path, Hints(pixel_size=(float(height), float(width))))
+
+
+def is_other_kind(path: Path) -> bool:
+    """Tell whether a file is of a kind that `read_geometry` knows, but no PONI; False for one that cannot be read."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+        if _is_binary(path, head):
+            return True
+        text = _text(path)
+    except (OSError, GeometryError):
+        return False
+    if text.lstrip().startswith("{"):
+        try:
+            return not _PONI_KEYS & {str(name).lower() for name in json.loads(text)}
+        except ValueError:
+            return False
+    return is_fit2d(text) and not _is_poni(text)
+
+
+def _is_binary(path: Path, head: bytes) -> bool:
+    return head.startswith((_HDF5, _CBF)) or path.suffix.lower() == ".cbor" or head[:1] in _CBOR_MAPS
+
+
+def _is_poni(text: str) -> bool:
+    return any(line.lower().startswith("distance") for line in text.splitlines())
+
+
+_HDF5, _CBF = b"\x89HDF\r\n\x1a\n", b"###CBF"
+_PONI_KEYS = {"poni", "poni1", "poni_version"}
 _CBOR_MAPS = {bytes([first]) for first in (*range(0xA1, 0xB8), 0xB8, 0xB9, 0xBF)}
 
 
@@ -170,7 +224,7 @@ def _from_json(text: str, path: Path, hints: Hints) -> Geometry:
     names = {str(name).lower() for name in data}
     if names & {"directdist", "centerx"}:
         return from_fit2d(read_fit2d(data, str(path)), hints, origin=str(path))
-    if names & {"poni", "poni1", "poni_version"}:
+    if names & _PONI_KEYS:
         return _from_poni(path)
     return from_start_message(data, hints, origin=str(path))
 

@@ -8,11 +8,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sisockdaq.errors import ConfigurationError
+from sisockdaq.schema import split_name
 
 if TYPE_CHECKING:
-    from sisockdaq.integrate.settings import IntegrationSettings
+    import numpy as np
+    import numpy.typing as npt
 
-__all__ = ["SiteSettings", "cake_bins", "checked", "frame_slice", "of_site", "pair", "put", "settle_cake"]
+    from sisockdaq.integrate.settings import IntegrationSettings
+    from sisockdaq.reprocessing import Recorded
+
+__all__ = [
+    "SiteSettings",
+    "cake_bins",
+    "checked",
+    "frame_slice",
+    "of_site",
+    "pair",
+    "put",
+    "recorded_factors",
+    "settle_cake",
+]
 
 
 @dataclass
@@ -27,11 +42,14 @@ class SiteSettings:
         Finds the site's files.
     pixel_size : float or None
         [m]
+    node : str
+        Name of the integrator.
     """
 
     settings: dict[str, Any]
     resolve: Callable[[str], Path]
     pixel_size: float | None
+    node: str
 
 
 def of_site(text: str) -> SiteSettings:
@@ -49,14 +67,15 @@ def of_site(text: str) -> SiteSettings:
     if not wanted and len(nodes) != 1:
         many = f"has several integrators: {', '.join(nodes)}" if nodes else "has no integrator"
         raise ConfigurationError(f"{place} {many}", remedy=f"name one as {place}::NODE" if nodes else "leave it out")
-    options = nodes[wanted or next(iter(nodes))].options
+    name = wanted or next(iter(nodes))
+    options = nodes[name].options
     known = {name: value for name, value in options.items() if name in IntegrationSettings.model_fields}
     if site.detector is not None and known.get("geometry") is None and site.detector.geometry is not None:
         given = site.detector.geometry
         known["geometry"] = given if isinstance(given, str) else given.model_dump(exclude_none=True)
     if site.detector is not None and known.get("mask") is None:
         known["mask"] = site.detector.mask
-    return SiteSettings(known, site.resolve_input, None if site.detector is None else site.detector.pixel_size)
+    return SiteSettings(known, site.resolve_input, None if site.detector is None else site.detector.pixel_size, name)
 
 
 _FILES = ("geometry", "mask", "dark", "flat", "absorption", "background")
@@ -98,6 +117,43 @@ def checked(known: dict[str, Any]) -> IntegrationSettings:
             for each in error.errors()
         ]
         raise ConfigurationError("\n".join(lines), problems=lines) from None
+
+
+def recorded_factors(
+    settings: IntegrationSettings, recorded: Recorded, node: str | None
+) -> dict[str, npt.NDArray[np.float64]]:
+    """Return monitor and transmission of each recorded frame, where the settings name fields for them.
+
+    The field itself where the file has it, else what the integrator divided the live frames by: that of the name
+    `node`, or the only one.
+
+    Raises
+    ------
+    ConfigurationError
+        When the file does not say.
+    """
+    from sisockdaq.integrate.settings import FactorSettings
+
+    found: dict[str, npt.NDArray[np.float64]] = {}
+    for name in settings.factors:
+        wanted = getattr(settings, name)
+        if not isinstance(wanted, FactorSettings):
+            continue
+        source, field = split_name(wanted.field)
+        own, live = recorded.series(field), recorded.series(name)
+        if source in own:
+            found[name] = own[source]
+        elif node in live:
+            found[name] = live[node]
+        elif len(live) == 1:
+            found[name] = next(iter(live.values()))
+        else:
+            several = f"; it has {', '.join(f'{each}::{name}' for each in live)}" if live else ""
+            raise ConfigurationError(
+                f"{recorded.path} has no {name} of its frames as {wanted.field}{several}",
+                remedy=f"give --{name} as a number, as a field of the file, or none",
+            )
+    return found
 
 
 def pair(option: str, text: str | None) -> tuple[float, float] | None:

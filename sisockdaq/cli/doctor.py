@@ -122,6 +122,7 @@ def _implausible(site: Site, severity: str) -> Iterator[Diagnosis]:
     if detector is None or detector.geometry is None or severity == "off":
         return
     from sisockdaq.calibration import Geometry, check_geometry, check_pixels
+    from sisockdaq.calibration.readers import is_other_kind, read_with_pixels
     from sisockdaq.detector.description import Geometry as Inline
     from sisockdaq.integrate import load_geometry
 
@@ -131,6 +132,9 @@ def _implausible(site: Site, severity: str) -> Iterator[Diagnosis]:
     for finding in (*check_geometry(geometry), *check_pixels(geometry, detector.pixel_size)):
         text = f"{finding.about}: {finding.reason}   → {finding.remedy}"
         yield Diagnosis("detector", "geometry", severity if finding.severity == "error" else "warn", text)
+    if isinstance(place, Path) and is_other_kind(place):
+        read = read_with_pixels(place, detector.pixel_size)
+        yield from (Diagnosis("detector", "geometry", "warn", f"{place.name} ({read.kind}): {n}") for n in read.notes)
 
 
 def _writer(site: Site, name: str, options: Any) -> Iterator[Diagnosis]:

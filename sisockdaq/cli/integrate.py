@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sisockdaq.cli._integration import cake_bins, checked, frame_slice, of_site, pair, put, settle_cake
+from sisockdaq.cli._integration import (
+    cake_bins,
+    checked,
+    frame_slice,
+    of_site,
+    pair,
+    put,
+    recorded_factors,
+    settle_cake,
+)
 from sisockdaq.cli._options import AsJson
 from sisockdaq.cli._reading import print_json
 from sisockdaq.cli.up import until_signal
@@ -78,6 +87,7 @@ class _Task:
     overwrite: bool
     threads: int
     cache: bool
+    node: str | None = None
     last: Reducer | None = None
     last_key: Any = None
 
@@ -87,7 +97,11 @@ def integrate(
     geometry: Annotated[
         str | None,
         typer.Option(
-            "--geometry", "-g", help="PONI file. Default: the site's, else what the file says.", metavar="PONI"
+            "--geometry",
+            "-g",
+            help="PONI file, or any that `sisockdaq calibration import` reads. Default: the site's, else what the file "
+            "says.",
+            metavar="FILE",
         ),
     ] = None,
     mask: Annotated[
@@ -110,6 +124,17 @@ def integrate(
     no_solid_angle: Annotated[
         bool, typer.Option("--no-solid-angle", help="Do not correct for the solid angle of pixels.")
     ] = False,
+    monitor: Annotated[
+        str | None,
+        typer.Option(
+            help="What intensities are divided by: a number, a field of the file as integrator::monitor, or none. With "
+            "a site that takes it from a node: what was recorded with the frames.",
+            metavar="NUMBER|FIELD",
+        ),
+    ] = None,
+    transmission: Annotated[
+        str | None, typer.Option(help="The sample's transmission, as --monitor.", metavar="NUMBER|FIELD")
+    ] = None,
     dark: Annotated[str | None, typer.Option(help="Dark image to subtract.")] = None,
     flat: Annotated[str | None, typer.Option(help="Flat field to divide by.")] = None,
     background: Annotated[
@@ -175,6 +200,9 @@ def integrate(
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     if no_solid_angle:
         given["solid_angle"] = False
+    for name, text in (("monitor", monitor), ("transmission", transmission)):
+        if text is not None:
+            given[name] = None if text in ("none", "null") else text
     if error_model is not None:
         given["error_model"] = None if error_model in ("none", "null") else error_model
     if cake is not None:
@@ -196,6 +224,7 @@ def integrate(
         overwrite,
         threads or len(os.sched_getaffinity(0)),
         cache,
+        None if where is None else where.node,
     )
     raise typer.Exit(_run(task, files, as_json))
 
@@ -217,7 +246,7 @@ def _run(task: _Task, paths: list[Path], as_json: bool) -> int:
         print_json({"acquisitions": told, "interrupted": told[-1]["interrupted"]})
     if told[-1]["interrupted"]:
         return _INTERRUPTED
-    return 1 if any(each["failures"] for each in told) else 0
+    return 1 if any(each["failures"] or each["not_normalized"] for each in told) else 0
 
 
 def _look_ahead(task: _Task, opening: Sequence[Callable[[], Recorded]]) -> None:
@@ -261,6 +290,7 @@ def _acquisition(task: _Task, recorded: Recorded, stop: Callable[[], bool], *, q
 
     indices, missing = recorded.wanted(task.frames), recorded.missing(task.frames)
     reducer = _reducer(task, recorded, quiet=quiet)
+    factors = recorded_factors(reducer.settings, recorded, task.node)
     parameters = {"frames_missing": ranges(missing) or None, "frames_averaged": task.average or None}
     about = describe_reduction(
         reducer, acquisition=recorded.name, files=recorded.files, parameters=parameters, **recorded.about
@@ -273,12 +303,14 @@ def _acquisition(task: _Task, recorded: Recorded, stop: Callable[[], bool], *, q
         def keep(frame: RecordedFrame, reduced: Reduced) -> None:
             if task.average:
                 average.add(reduced)
-                first[:] = first or [frame]
+                first[:] = first or ([frame] if average.frames else [])
             else:
                 saved.add(frame.index, frame.time, reduced, number=frame.number)
 
         with _bar(recorded.name, len(indices), quiet) as show:
-            outcome = reprocess(recorded, reducer, indices, keep, threads=task.threads, stop=stop, progress=show)
+            outcome = reprocess(
+                recorded, reducer, indices, keep, factors=factors, threads=task.threads, stop=stop, progress=show
+            )
         if average.frames:
             saved.add(first[0].index, first[0].time, average.result(), number=first[0].number)
     told = {
@@ -288,6 +320,7 @@ def _acquisition(task: _Task, recorded: Recorded, stop: Callable[[], bool], *, q
         "wanted": len(indices),
         "missing": ranges(missing),
         "failures": outcome.failures,
+        "not_normalized": outcome.not_normalized,
         "failed": {str(index): reason for index, reason in outcome.failed.items()},
         "interrupted": outcome.interrupted,
         "files": [str(path) for path in saved.files],
@@ -317,6 +350,9 @@ def _tell(told: dict[str, Any], task: _Task) -> None:
         typer.echo(f"  {told['source']} {told['note']}", err=True)
     if told["missing"]:
         typer.echo(f"  not in the files of the acquisition: {told['missing']}", err=True)
+    if told["not_normalized"]:
+        frames = _count(told["not_normalized"], "frame") + (" left out" if task.average else " without intensities")
+        typer.echo(f"  {frames}: monitor or transmission missing, or not above 0", err=True)
     for index, reason in list(told["failed"].items())[:_SHOWN]:
         typer.echo(f"  frame {index} is left out: {reason}", err=True)
     if told["failures"] > _SHOWN:
@@ -364,7 +400,7 @@ def _own_geometry(recorded: Recorded, *, quiet: bool) -> tuple[dict[str, float],
         found = read_geometry(recorded.path)
     except GeometryError as error:
         raise GeometryError(
-            f"there is no geometry: {error.message}", remedy="give a PONI file with --geometry, or --site"
+            f"there is no geometry: {error.message}", remedy="give a PONI (or Fit2D, …) with --geometry, or --site"
         ) from None
     names = ("distance", "poni1", "poni2", "rot1", "rot2", "rot3", "wavelength")
     values = {name: getattr(found, name) for name in names}

@@ -191,7 +191,9 @@ class DetectorOptions(BaseModel):
     saturation_value: int | None = Field(None, ge=1, description="Largest value that is still a count, where known.")
     name: str = Field("", description='Name or serial number, for files. Default: the model, for example "JUNGFRAU".')
     geometry: str | Geometry | None = Field(
-        None, description="PONI file, relative to the site file; or the parameters themselves."
+        None,
+        description="PONI file, or any other that `sisockdaq calibration import` reads, relative to the site file; or "
+        "the parameters themselves.",
     )
     mask: str | None = Field(
         None, description="Mask (edf, npy, tif, h5 or Fit2D), relative to the site file: non-zero pixels are left out."

@@ -3,10 +3,12 @@
 Promises
 --------
 - Same as pyFAI's sparse engines in Cython: the sums of unsplit integers to the last bit, intensities and errors to
-  1e-6. Differences on purpose are those of `Integrator` (a bin without pixels is NaN), and: the Poisson variance is
-  that of the raw pixels whatever the dark, as in curves (pyFAI's curves and cakes differ here). Where the azimuth's
+  1e-6. Differences on purpose are those of `Integrator` (a bin without pixels is NaN), and: where the azimuth's
   discontinuity was moved to 0, the range is the whole circle for every splitting, and a pixel across it counts to one
   side (`_cake_full`).
+- The Poisson variance is that of the raw pixels whatever the dark, as in curves. So it is in every engine of pyFAI's
+  for either, but three of its cakes' (no splitting and bbox by CSR, bbox by LUT), which pyFAI gives max(1, raw) +
+  max(0, dark) because it takes them for unable to make a variance of their own.
 - The number of threads changes nothing, to the last bit.
 - One object may be used by several threads at once.
 """

@@ -17,6 +17,7 @@ to know the units, or has other things to do first, should not spend.
 from __future__ import annotations
 
 import io
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -57,6 +58,8 @@ _PIXELS_PER_BAND = 1 << 18
 
 _PARAMETERS = ("distance", "poni1", "poni2", "rot1", "rot2", "rot3", "wavelength")
 _LARGEST_ANGLE = 2 * math.pi
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,17 +136,19 @@ def load_geometry(
     shape: tuple[int, int] | None = None,
     pixel_size: float | tuple[float, float] | None = None,
 ) -> AzimuthalIntegrator:
-    """Make pyFAI's object from a PONI file, from parameters, or from another such object (which is copied).
+    """Make pyFAI's object from a file, from parameters, or from another such object (which is copied).
 
     Parameters
     ----------
     source : path, mapping or AzimuthalIntegrator
-        A mapping has ``distance`` [m], ``poni1``, ``poni2`` [m], ``rot1``, ``rot2``, ``rot3`` [rad] and
-        ``wavelength`` [m] (all but the distance default to 0 or, the wavelength, to none).
+        A file is a PONI or any other that `sisockdaq.calibration.read_geometry` reads. A mapping has ``distance`` [m],
+        ``poni1``, ``poni2`` [m], ``rot1``, ``rot2``, ``rot3`` [rad] and ``wavelength`` [m] (all but the distance
+        default to 0 or, the wavelength, to none).
     shape : tuple of int, optional
-        Rows and columns of the images; must agree with the PONI's detector, if that has a shape.
+        Rows and columns of the images; must agree with the file's detector, if that has a shape.
     pixel_size : float or (float, float), optional
-        Edge of a pixel [m], or its extent along rows' and columns' axis; needed with a mapping.
+        Edge of a pixel [m], or its extent along rows' and columns' axis; needed with a mapping, and with a file that
+        does not say it.
 
     Raises
     ------
@@ -154,7 +159,7 @@ def load_geometry(
     if isinstance(source, Mapping):
         integrator, origin = _from_parameters(source, pixel_size), "the geometry"
     elif isinstance(source, str | Path):
-        integrator, origin = _from_poni(Path(source)), str(source)
+        integrator, origin = _from_file(Path(source), pixel_size), str(source)
     else:
         import copy
 
@@ -205,6 +210,18 @@ def _from_parameters(
     return AzimuthalIntegrator(dist=distance, detector=Detector(float(rows), float(columns)), **values)
 
 
+def _from_file(path: Path, pixel_size: float | tuple[float, float] | None) -> AzimuthalIntegrator:
+    """Read a PONI, or a calibration of another kind; what that says goes before a pixel size that is given."""
+    from sisockdaq.calibration.readers import is_other_kind, read_with_pixels
+
+    if not is_other_kind(path):
+        return _from_poni(path)
+    found = read_with_pixels(path, pixel_size)
+    for note in found.notes:
+        _log.info("%s (%s): %s", path, found.kind, note)
+    return found.assembled()
+
+
 def _from_poni(path: Path) -> AzimuthalIntegrator:
     from pyFAI.integrator.azimuthal import AzimuthalIntegrator
     from pyFAI.io.ponifile import PoniFile
@@ -212,11 +229,13 @@ def _from_poni(path: Path) -> AzimuthalIntegrator:
     try:
         poni = PoniFile(path)
     except FileNotFoundError:
-        raise GeometryError(f"{path}: no such PONI file", remedy="give its path relative to the site file") from None
+        raise GeometryError(f"{path}: no such file", remedy="give its path relative to the site file") from None
     except OSError as error:
         raise GeometryError(f"{path}: cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, RuntimeError, AttributeError, TypeError) as error:
-        raise GeometryError(f"{path}: is not a PONI file: {error}", remedy="make one with pyFAI-calib2") from None
+        raise GeometryError(
+            f"{path}: is not a PONI file: {error}", remedy="make one with pyFAI-calib2, or sisockdaq calibration import"
+        ) from None
     read = {"Distance": poni.dist, "Poni1": poni.poni1, "Poni2": poni.poni2}
     missing = [name for name, value in read.items() if value is None]
     if missing:

@@ -66,7 +66,7 @@ class Integrator:
     Parameters
     ----------
     geometry : path, mapping or pyFAI AzimuthalIntegrator
-        PONI file, or parameters as for `load_geometry`.
+        PONI file, any other that `sisockdaq.calibration` reads, or parameters: as for `load_geometry`.
     shape : (rows, columns), optional
         Of the images; needed where the geometry does not name it.
     pixel_size : float or (float, float), optional

@@ -10,6 +10,10 @@ Policy
   them as dropped here), and `problem` says why.
 - The fill value of lost packets is the source's: pixels that have it are left out.
 - How frames are reduced changes between two of them (`between_frames`), never within one.
+- A frame whose monitor or transmission is a field of another node is summed and let go of at once; only its sums wait
+  for the value of its time (`factors`), and marks behind it wait with it. At most `MOST_WAITING` frames and
+  `_WAITING_BYTES` wait: then the oldest gets what is there. A frame without a usable value has no intensities; it is
+  counted, and `LiveState.not_normalized` and `unknown_factor` tell.
 
 One thread calls `step` (or `run`); `state` may be looked at from any.
 """
@@ -18,10 +22,12 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -42,9 +48,11 @@ from sisockdaq.frames import (
     Settled,
     Start,
 )
+from sisockdaq.integrate.factors import FrameFactors
 from sisockdaq.integrate.reduction import CurveAxis, Reduced, Reducer
 
 __all__ = [
+    "MOST_WAITING",
     "LiveIntegration",
     "LiveState",
     "curve_fields",
@@ -61,6 +69,15 @@ _PATIENCE = 0.2
 
 _SETTLE_DEADLINE = 10.0
 """Time that consumers of results have for their reports [s]."""
+
+MOST_WAITING = 2000
+"""Frames whose sums wait for their monitor at most: two seconds of them at 1 kHz."""
+
+_WAITING_BYTES = 256 << 20
+"""Memory of the cakes among them, beside which curves weigh little."""
+
+_LOOK = 0.005
+"""How often is looked for a monitor while frames wait for theirs [s]."""
 
 _RING_BYTES = 64 << 20
 _MOST_SLOTS = 1024
@@ -89,6 +106,10 @@ class LiveState:
         The one under way.
     problem : str
         Why frames do not become curves; "" when they do.
+    not_normalized : int
+        Frames without intensities, because their monitor or transmission was missing or not above 0.
+    unknown_factor : str
+        What was wrong with those of the last frame; "" where nothing was.
     """
 
     integrated: int = 0
@@ -97,6 +118,18 @@ class LiveState:
     attached: bool = False
     acquisition: str | None = None
     problem: str = ""
+    not_normalized: int = 0
+    unknown_factor: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """What happens when everything before it has happened: a mark, or (with sums) a frame that has its factors."""
+
+    act: Callable[[], None]
+    since: float = 0.0
+    time: float | None = None
+    size: int = 0
 
 
 @dataclass(slots=True)
@@ -188,6 +221,9 @@ class LiveIntegration:
         self._counts: _Counts | None = None
         self._source: Description | None = None
         self._jobs: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
+        self._factors = FrameFactors(reducer.settings)
+        self._waiting: deque[_Waiting] = deque()
+        self._waiting_bytes = 0
 
     def between_frames(self, work: Callable[[], T]) -> Future[T]:
         """Have something done in the loop's thread, between two frames; from any thread.
@@ -203,11 +239,20 @@ class LiveIntegration:
 
         Only in the loop's thread. What the source has said holds for the new reducer, too.
         """
-        self.reducer = reducer
+        self._take(reducer)
         if results is not None:
             self._results = results
         if self._source is not None:
             self._ready(self._source)
+
+    @property
+    def factors(self) -> FrameFactors:
+        """The monitor and transmission of frames; their series are to be filled, from any thread."""
+        return self._factors
+
+    def _take(self, reducer: Reducer) -> None:
+        self.reducer = reducer
+        self._factors = FrameFactors(reducer.settings, self._factors.series)
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set; whatever goes wrong with one frame does not end the loop."""
@@ -217,21 +262,56 @@ class LiveIntegration:
             except Exception as error:  # The edge of the thread: later frames must not suffer from this one.
                 self.state.problem = f"{type(error).__name__}: {error}"
                 _log.exception("a frame or mark could not be handled")
+        try:
+            self._finish_waiting()
+        except Exception:  # as above
+            _log.exception("a frame that waited could not be handled")
         while self._jobs:
             self._jobs.popleft()[0].cancel()
 
     def step(self, timeout: float) -> bool:
         """Handle the next frame or mark; return False when none came within `timeout` seconds."""
         while self._jobs:
+            self._finish_waiting()
             _do(*self._jobs.popleft())
-        item = self._consumer.next(timeout)
+        item = self._consumer.next(min(timeout, _LOOK) if self._waiting else timeout)
+        self._look_at_waiting()
         if item is None:
             return False
-        if isinstance(item, Start | End | Attached | Detached):
+        if isinstance(item, Attached | Detached):
+            self._finish_waiting()
             self._mark(item)
+        elif isinstance(item, Start | End):
+            self._in_turn(lambda: self._mark(item))
         elif not isinstance(item, Settled):
             self._frame(item)
         return True
+
+    def _in_turn(self, act: Callable[[], None]) -> None:
+        """Do something when all that waits is done."""
+        if self._waiting:
+            self._waiting.append(_Waiting(act))
+        else:
+            act()
+
+    def _look_at_waiting(self) -> None:
+        """Finish the frames that have what they wait for, in their order, and those that must not wait longer."""
+        while self._waiting:
+            first = self._waiting[0]
+            full = len(self._waiting) > MOST_WAITING or self._waiting_bytes > _WAITING_BYTES
+            waited = time.monotonic() - first.since
+            if first.time is not None and not full and not self._factors.settled(first.time, waited):
+                return
+            self._waiting.popleft()
+            self._waiting_bytes -= first.size
+            first.act()
+
+    def _finish_waiting(self) -> None:
+        """Let everything that waits have its time, and finish it."""
+        while self._waiting:
+            self._look_at_waiting()
+            if self._waiting:
+                time.sleep(_LOOK)
 
     def _mark(self, mark: Mark) -> None:
         match mark:
@@ -253,7 +333,9 @@ class LiveIntegration:
         self.state.attached = False
         self._source = description
         try:
-            self.reducer = self._follow(description) or self.reducer
+            followed = self._follow(description)
+            if followed is not None:
+                self._take(followed)
             self._ready(description)
         except SisockdaqError as error:
             self.state.problem = str(error)
@@ -296,23 +378,43 @@ class LiveIntegration:
             _log.warning("no report of %s: %s", acquisition, error)
 
     def _frame(self, frame: BorrowedFrame) -> None:
-        counts = self._counts if frame.header.index >= 0 else None
         used = False
         try:
             if self.state.attached and not self._blocked(frame):
-                result = self.reducer.reduce(frame.pixels)
+                result = self.reducer.summed(frame.pixels)
                 used = frame.valid()
         finally:
             frame.release(used=used)
+        header = replace(frame.header, sequence=-1)
         if not used:
-            self.state.dropped += 1
-            if counts is not None:
-                counts.drop("not_integrated")
-            return
+            self._in_turn(lambda: self._drop(header))
+        elif not self.reducer.settings.factors:
+            self._finish(header, result)
+        else:
+            size = 0 if result.cake is None else result.cake.nbytes
+            act = partial(self._normalize, header, result, self.reducer, self._factors)
+            self._waiting.append(_Waiting(act, time.monotonic(), header.time, size))
+            self._waiting_bytes += size
+            self._look_at_waiting()
+
+    def _drop(self, header: FrameHeader) -> None:
+        self.state.dropped += 1
+        if self._counts is not None and header.index >= 0:
+            self._counts.drop("not_integrated")
+
+    def _normalize(self, header: FrameHeader, summed: Reduced, reducer: Reducer, factors: FrameFactors) -> None:
+        found = factors.of(header.time)
+        result = reducer.normalized(summed, found)
+        if not result.has_intensities:
+            self.state.not_normalized += 1
+        self.state.unknown_factor = factors.why(found)
+        self._finish(header, result)
+
+    def _finish(self, header: FrameHeader, result: Reduced) -> None:
+        """Give a frame's results out."""
         self.state.integrated += 1
-        numbers = result.numbers
-        header = replace(frame.header, sequence=-1, total=numbers["total"], maximum=numbers["maximum"])
-        self._publish(header, result, counts)
+        header = replace(header, total=result.numbers["total"], maximum=result.numbers["maximum"])
+        self._publish(header, result, self._counts if header.index >= 0 else None)
         self._on_result(header, result)
 
     def _blocked(self, frame: BorrowedFrame) -> bool:

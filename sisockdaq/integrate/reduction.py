@@ -3,25 +3,31 @@
 The live node and ``sisockdaq integrate`` both reduce frames by a `Reducer`, so the same settings give the same numbers,
 to the last bit. One `Reducer` may be used by several threads at once.
 
+Where the settings ask for a monitor or a transmission, curves and cakes are divided by it after the sums were made
+(`Reducer.normalized`), so that a frame may be summed before its monitor is known. A frame without a usable one has
+its sums, totals and regions, and NaN for all intensities.
+
 `Reducer.curves` and `Reducer.numbers` say what each frame's `Reduced` holds, before there is any frame: that is what
 fields are declared and files are laid out from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from sisockdaq.integrate.cake import Cake
+from sisockdaq.integrate.factors import is_usable
 from sisockdaq.integrate.geometry import RadialUnit
 from sisockdaq.integrate.integrator import Integrator
 from sisockdaq.integrate.invariants import NAMES, Invariants
-from sisockdaq.integrate.result import Result, RingResult
-from sisockdaq.integrate.settings import IntegrationSettings
+from sisockdaq.integrate.result import Result, RingResult, quotient
+from sisockdaq.integrate.settings import FACTORS, FactorSettings, IntegrationSettings
 
 __all__ = ["CurveAxis", "Number", "Reduced", "Reducer", "same_axes", "same_cakes", "same_layout"]
 
@@ -55,7 +61,8 @@ class Reduced:
     sectors : dict of Result
         Of its parts, by the names of the settings.
     numbers : dict of float
-        As `Reducer.numbers` describes them, in its order.
+        As `Reducer.numbers` describes them, in its order. A ``monitor`` or ``transmission`` that is not above 0 (NaN:
+        there was none) says that the frame has no intensities.
     cake : Cake or None
         Of the whole image, where the settings ask for one.
     """
@@ -65,6 +72,16 @@ class Reduced:
     sectors: dict[str, Result] = field(default_factory=dict)
     numbers: dict[str, float] = field(default_factory=dict)
     cake: Cake | None = None
+
+    @property
+    def has_intensities(self) -> bool:
+        """Whether the frame could be divided by its monitor and transmission, where it was to be."""
+        return all(is_usable(self.numbers[name]) for name in FACTORS if name in self.numbers)
+
+    @property
+    def factor(self) -> float:
+        """What the frame was divided by beside its pixels' weights."""
+        return math.prod(self.numbers[name] for name in FACTORS if name in self.numbers)
 
     def curves(self) -> dict[str, Result]:
         """Return all curves by the names of `Reducer.curves`."""
@@ -125,6 +142,7 @@ class Reducer:
             "maximum": Number("Largest of them."),
             "unusable": Number("Pixels that were left out because their packet was lost."),
         }
+        found |= {name: Number(_ABOUT_FACTORS[name]) for name in self.settings.factors}
         if self.settings.method == "sigma_clip":
             found["rejected"] = Number("Pixels that were left out because they did not belong to their ring.")
         found |= {f"roi_{name}": Number(f"Sum of the pixels in the region {name}.") for name in self.settings.rois}
@@ -149,25 +167,63 @@ class Reducer:
         finally:
             self.integrator.dummy = present
 
-    def reduce(self, image: npt.NDArray[Any], *, monitor: float = 1.0, transmission: float = 1.0) -> Reduced:
-        """Reduce one frame; parameters and errors are those of `Integrator.integrate`."""
+    def reduce(self, image: npt.NDArray[Any], factors: Mapping[str, float] | None = None) -> Reduced:
+        """Reduce one frame.
+
+        Parameters
+        ----------
+        image : ndarray, `shape`
+        factors : mapping, optional
+            Its monitor and transmission, where the settings name fields for them; what is not there is missing.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `Integrator.integrate`.
+        """
+        sums = self.summed(image)
+        return self.normalized(sums, factors or {}) if self.settings.factors else sums
+
+    def summed(self, image: npt.NDArray[Any]) -> Reduced:
+        """Reduce one frame without dividing it by monitor and transmission; for `normalized`."""
         image = self._without_fill(image)
-        factors = {"monitor": monitor, "transmission": transmission}
-        curve = self._reduce(image, **factors)
+        curve = self._reduce(image)
         if not self.has_errors and curve.sigma is not None:
             curve = replace(curve, sigma=None)
-        sectors = self.integrator.integrate_all(image, **factors) if self.integrator.sectors else {}
-        return self.reduced(curve, sectors, self._cake_of(image, **factors))
+        sectors = self.integrator.integrate_all(image) if self.integrator.sectors else {}
+        if self.settings.factors:
+            return Reduced(self.epoch, curve, sectors, cake=self._cake_of(image))
+        return self.reduced(curve, sectors, self._cake_of(image))
 
-    def reduced(self, curve: Result, sectors: dict[str, Result], cake: Cake | None = None) -> Reduced:
+    def normalized(self, summed: Reduced, factors: Mapping[str, float]) -> Reduced:
+        """Divide what `summed` gave by the frame's monitor and transmission; parameters are those of `reduce`."""
+        values = {name: self._factor(name, factors) for name in self.settings.factors}
+        product = math.prod(values.values())
+        by = product if all(map(is_usable, values.values())) and is_usable(product) else math.nan
+        curve = _divided(summed.curve, by)
+        sectors = {name: _divided(each, by) for name, each in summed.sectors.items()}
+        cake = None if summed.cake is None else _divided(summed.cake, by)
+        return self.reduced(curve, sectors, cake, values)
+
+    def _factor(self, name: str, factors: Mapping[str, float]) -> float:
+        constant = getattr(self.settings, name)
+        return float(factors.get(name, math.nan) if isinstance(constant, FactorSettings) else constant)
+
+    def reduced(
+        self,
+        curve: Result,
+        sectors: dict[str, Result],
+        cake: Cake | None = None,
+        factors: Mapping[str, float] | None = None,
+    ) -> Reduced:
         """Return curves of this reducer, or averages of them, with the numbers that belong to them."""
-        return Reduced(self.epoch, curve, sectors, self._numbers(curve), cake)
+        return Reduced(self.epoch, curve, sectors, self._numbers(curve, factors or {}), cake)
 
-    def _cake_of(self, image: npt.NDArray[Any], **factors: float) -> Cake | None:
+    def _cake_of(self, image: npt.NDArray[Any]) -> Cake | None:
         wanted = self.settings.cake
         if wanted is None:
             return None
-        return self.integrator.integrate2d(image, azimuth_bins=wanted.azimuth_bins, bins=wanted.bins, **factors)
+        return self.integrator.integrate2d(image, azimuth_bins=wanted.azimuth_bins, bins=wanted.bins)
 
     def cake_count(self) -> npt.NDArray[np.float64] | None:
         """Return how many pixels (with splitting: shares) each bin of the cakes has where none is lost."""
@@ -177,14 +233,13 @@ class Reducer:
     def _way(self) -> Callable[..., Result]:
         settings, integrator = self.settings, self.integrator
         if settings.method == "median":
-            return lambda image, **factors: integrator.median(image, quantiles=settings.quantiles, **factors)
+            return lambda image: integrator.median(image, quantiles=settings.quantiles)
         if settings.method == "sigma_clip":
-            return lambda image, **factors: integrator.sigma_clip(
+            return lambda image: integrator.sigma_clip(
                 image,
                 threshold=settings.clip_threshold,
                 iterations=settings.clip_iterations,
                 error_model=settings.error_model or "azimuthal",
-                **factors,
             )
         return integrator.integrate
 
@@ -228,7 +283,7 @@ class Reducer:
             return image
         return np.where(filled, image.dtype.type(dummy) if _holds(image.dtype, dummy) else np.nan, image)
 
-    def _numbers(self, curve: Result) -> dict[str, float]:
+    def _numbers(self, curve: Result, factors: Mapping[str, float]) -> dict[str, float]:
         maximum = np.nan if curve.maximum is None else float(curve.maximum)
         found = {
             "epoch": float(self.epoch),
@@ -236,10 +291,30 @@ class Reducer:
             "maximum": maximum,
             "unusable": float(curve.unusable),
         }
+        found |= {name: factors.get(name, math.nan) for name in self.settings.factors}
         if isinstance(curve, RingResult) and self.settings.method == "sigma_clip":
             found["rejected"] = float(curve.rejected.sum())
         found |= {f"roi_{name}": float(total) for name, total in curve.rois.items()}
         return found | self._invariants_of(curve)
+
+
+_ABOUT_FACTORS = {
+    "monitor": "Intensity of the beam, which the frame was divided by; not above 0, or NaN: it has no intensities.",
+    "transmission": "The sample's, which the frame was divided by; not above 0, or NaN: it has no intensities.",
+}
+
+_Divided = TypeVar("_Divided", Result, Cake)
+
+
+def _divided(one: _Divided, factor: float) -> _Divided:
+    """Multiply the normalization by a factor; without any intensity where that is NaN."""
+    if factor == 1.0:
+        return one
+    normalization = one.sum_normalization * factor
+    variance = None if one.sigma is None else one.sum_variance
+    intensity, sigma = quotient(one.sum_signal, variance, normalization, one.background, one.background_sigma)
+    more = {"deviation": one.deviation / factor} if isinstance(one, RingResult) else {}
+    return replace(one, intensity=intensity, sigma=sigma, sum_normalization=normalization, **more)
 
 
 def same_layout(one: Reducer, other: Reducer) -> bool:

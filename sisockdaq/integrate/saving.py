@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from sisockdaq.errors import ConfigurationError, StorageError
+from sisockdaq.integrate.settings import FACTORS
 from sisockdaq.nexus.reduced import (
     Axis,
     AzintFile,
@@ -200,32 +201,32 @@ class ReducedFiles:
         """
         curves = reduced.curves()
         if self._azint is not None:
-            self._append(
-                self._azint, index, time, {**curves, **_cake(reduced)}, {"frame_number": number, **reduced.numbers}
-            )
+            self._append(self._azint, index, time, reduced, number)
         for name, file in self._cansas.items():
-            file.append(time, curves[name].intensity, curves[name].sigma, index=index)
+            file.append(time, curves[name].intensity, curves[name].sigma, index=index, monitor=reduced.factor)
         for kind in self._kinds:
             for name, curve in curves.items():
-                self._write(kind, name, index, reduced.epoch, curve)
+                self._write(kind, name, index, reduced, curve)
         self.frames += 1
         if clock.monotonic() - self._committed >= _COMMIT_AFTER:
             self.commit()
 
     @staticmethod
-    def _append(
-        file: AzintFile, index: int, time: float, curves: Mapping[str, Result | Cake], numbers: Mapping[str, float]
-    ) -> None:
-        sigmas = {name: curve.sigma for name, curve in curves.items() if curve.sigma is not None}
+    def _append(file: AzintFile, index: int, time: float, reduced: Reduced, number: int) -> None:
+        products: dict[str, Result | Cake] = {**reduced.curves(), **_cake(reduced)}
+        sigmas = {name: each.sigma for name, each in products.items() if each.sigma is not None}
+        numbers = {"frame_number": number, **reduced.numbers}
         file.append(
             time,
-            {name: curve.intensity for name, curve in curves.items()},
+            {name: each.intensity for name, each in products.items()},
             sigmas or None,
             index=index,
+            monitor=reduced.factor,
             numbers={name: value for name, value in numbers.items() if name not in _TAKEN},
         )
 
-    def _write(self, kind: CurveFormat, name: str, index: int, epoch: int, curve: Result) -> None:
+    def _write(self, kind: CurveFormat, name: str, index: int, reduced: Reduced, curve: Result) -> None:
+        factors = [f"{each}: {reduced.numbers[each]:.9g}" for each in FACTORS if each in reduced.numbers]
         about = self._about
         acquisition = self.stem if about is None else about.acquisition
         made_by = "" if about is None else f"{about.program} {about.made_by}".strip()
@@ -235,9 +236,9 @@ class ReducedFiles:
             curve.sigma,
             f"{acquisition}, frame {index}",
             curve.unit,
-            (f"curve: {name}", f"epoch: {epoch}", f"program: {made_by}"),
+            (f"curve: {name}", f"epoch: {reduced.epoch}", *factors, f"program: {made_by}"),
         )
-        path = self._names.path(self.stem, index, curve=name, epoch=epoch, kind=kind)
+        path = self._names.path(self.stem, index, curve=name, epoch=reduced.epoch, kind=kind)
         write_curve(path, text, kind, overwrite=self._overwrite)
         self.texts += 1
 
@@ -351,6 +352,8 @@ def describe_reduction(
         mask=integrator.mask,
         polarization=settings.polarization,
         solid_angle=settings.solid_angle,
+        monitor=bool(settings.factors),
+        transmission=settings.transmission if isinstance(settings.transmission, float) else None,
         parameters={**given, "mask_file": settings.mask, "dummy": integrator.dummy, **(parameters or {})},
         **about,
     )

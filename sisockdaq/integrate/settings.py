@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from sisockdaq.integrate.integrator import Integrator
 
 __all__ = [
+    "FACTORS",
     "CakeSettings",
+    "FactorSettings",
     "IntegrationSettings",
     "InvariantSettings",
     "Method",
@@ -43,6 +45,9 @@ Method = Literal["mean", "median", "sigma_clip"]
 Range = tuple[float, float]
 Resolve = Callable[[str], Path | str]
 """Finds the file of a name, as relative to a site file."""
+
+FACTORS = ("monitor", "transmission")
+"""What intensities may be divided by, frame by frame."""
 
 _MOST_BINS = 65534
 
@@ -108,6 +113,37 @@ class InvariantSettings(BaseModel):
         return _rising_ends(ends)
 
 
+class FactorSettings(BaseModel):
+    """A number of each frame that another node publishes, as the intensity of the beam."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    field: str = Field(description="Its name, node::field; a number with a live feed.")
+    match: Literal["nearest", "linear", "last"] = Field(
+        "nearest",
+        description="Which sample a frame gets: the nearest in time, what lies on the line between the two around it, "
+        "or the last before it (for what is published when it changes).",
+    )
+    max_age: float | None = Field(
+        1.0, gt=0, description="How far in time a sample may be from the frame [s]; null for any distance."
+    )
+    wait: float = Field(
+        0.5,
+        ge=0,
+        le=2,
+        description="How long a frame's curve waits at most for a sample as new as the frame [s]; it then takes what "
+        "is there.",
+    )
+
+    @field_validator("field")
+    @classmethod
+    def _of_a_node(cls, name: str) -> str:
+        node, separator, field = name.partition("::")
+        if not (node and separator and field):
+            raise ValueError(f'"{name}" is no field of a node: write it as node::field')
+        return name
+
+
 class IntegrationSettings(BaseModel):
     """What is integrated, and how."""
 
@@ -115,7 +151,8 @@ class IntegrationSettings(BaseModel):
 
     geometry: str | dict[str, float] | None = Field(
         None,
-        description="PONI file, or distance, poni1, poni2, rot1, rot2, rot3 and wavelength. Default: the detector's.",
+        description="PONI file, or any other that `sisockdaq calibration import` reads; or distance, poni1, poni2, "
+        "rot1, rot2, rot3 and wavelength. Default: the detector's.",
     )
     mask: str | None = Field(
         None,
@@ -162,6 +199,14 @@ class IntegrationSettings(BaseModel):
         description="Background to subtract: a curve (.chi or .dat) from the curve, or an image from each image.",
     )
     background_scale: float = Field(1.0, allow_inf_nan=False, description="Factor for the background.")
+    monitor: float | FactorSettings | None = Field(
+        None,
+        description="What intensities are divided by: a field of another node as node::field (taken at each frame's "
+        "time), or a number. A frame without it, or with one that is not above 0, gets no intensities.",
+    )
+    transmission: float | FactorSettings | None = Field(
+        None, description="The sample's transmission, which intensities are divided by, too; as monitor."
+    )
     error_model: Literal["poisson", "azimuthal"] | None = Field(
         "poisson",
         description="How errors are estimated: poisson, azimuthal (the spread within a bin), or null for none.",
@@ -200,6 +245,24 @@ class IntegrationSettings(BaseModel):
     def _yes_or_no(cls, value: Any) -> Any:
         """Take true for the defaults, and false for none."""
         return {} if value is True else None if value is False else value
+
+    @field_validator(*FACTORS, mode="before")
+    @classmethod
+    def _named_or_number(cls, value: Any) -> Any:
+        """Take a text for the name of a field, unless it is a number."""
+        if not isinstance(value, str):
+            return value
+        try:
+            return float(value)
+        except ValueError:
+            return {"field": value}
+
+    @field_validator(*FACTORS)
+    @classmethod
+    def _above_zero(cls, value: float | FactorSettings | None) -> float | FactorSettings | None:
+        if isinstance(value, float) and not 0 < value < float("inf"):
+            raise ValueError(f"is {value:g}, and must be a number above 0, or a field as node::field")
+        return value
 
     @field_validator("azimuth_range")
     @classmethod
@@ -253,6 +316,11 @@ class IntegrationSettings(BaseModel):
             raise ValueError("; ".join(problems))
         return self
 
+    @property
+    def factors(self) -> tuple[str, ...]:
+        """Those of `FACTORS` that intensities are divided by."""
+        return tuple(name for name in FACTORS if getattr(self, name) is not None)
+
     def present(self) -> dict[str, Any]:
         """Return what differs from the defaults, as plain values that a file can hold."""
         return self.model_dump(mode="json", include=set(IntegrationSettings.model_fields), exclude_defaults=True)
@@ -300,7 +368,7 @@ def make_integrator(
     from sisockdaq.integrate.integrator import Integrator
 
     if settings.geometry is None:
-        raise ConfigurationError("there is no geometry", remedy="name a PONI file as geometry")
+        raise ConfigurationError("there is no geometry", remedy="name a PONI file, or another calibration, as geometry")
     place, problems, geometry = settings.geometry, _Problems(), None
     with problems.noted():
         where = file_place(place, resolve) if isinstance(place, str) else place

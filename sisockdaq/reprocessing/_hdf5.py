@@ -50,6 +50,17 @@ class _Piece:
             rows_there = [row for row in rows if self.times is None or not math.isnan(self.times[row - self.row])]
         return np.array(rows_there, np.int64) - self.row + self.first
 
+    def series(self, name: str) -> Iterator[tuple[str, npt.NDArray[np.float64]]]:
+        """Give out a number of each frame, by its sources."""
+        group = self.dataset.file.get(SERIES_PATH) if self.dataset.name == IMAGE_PATH else None
+        for source in group if isinstance(group, h5py.Group) else ():
+            column = group.get(f"{source}/{name}")
+            if isinstance(column, h5py.Dataset) and column.ndim == 1 and column.dtype.kind in "iuf":
+                values = np.full(self.count, np.nan)
+                there = column[self.row : self.row + self.count]  # results may lag behind the images
+                values[: len(there)] = there
+                yield source, values
+
     def frame(self, index: int) -> RecordedFrame:
         at = index - self.first
         row = self.row + at
@@ -228,6 +239,16 @@ class Hdf5Images(Recorded):
         piece = self._pieces[bisect.bisect_right(self._firsts, index) - 1]
         with reading(self.path):
             return piece.frame(index)
+
+    def series(self, name: str) -> dict[str, npt.NDArray[np.float64]]:
+        """Read a number of each frame that our files have beside their images, as an integrator's results."""
+        found: dict[str, npt.NDArray[np.float64]] = {}
+        with reading(self.path):
+            for piece in self._pieces:
+                for source, values in piece.series(name):
+                    column = found.setdefault(source, np.full(self.total, np.nan))
+                    column[piece.first : piece.first + piece.count] = values
+        return found
 
     def close(self) -> None:
         """Close the master and the data files."""

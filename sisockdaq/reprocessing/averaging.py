@@ -25,13 +25,18 @@ class FrameAverage:
 
     def __init__(self, reducer: Reducer) -> None:
         self.frames = 0
+        self._monitor = self._factor = 0.0
         self._reducer = reducer
         self._curve = Averager()
         self._sectors = {name: Averager() for name in reducer.integrator.sectors}
         self._cake = None if reducer.cake_axes is None else CakeAverager()
 
     def add(self, reduced: Reduced) -> None:
-        """Add a frame."""
+        """Add a frame; one without intensities, whose monitor is not known, is left out."""
+        if not reduced.has_intensities:
+            return
+        self._monitor += reduced.numbers.get("monitor", 1.0)
+        self._factor += reduced.factor
         self._curve.add(reduced.curve)
         for name, averager in self._sectors.items():
             averager.add(reduced.sectors[name])
@@ -40,7 +45,11 @@ class FrameAverage:
         self.frames += 1
 
     def result(self) -> Reduced:
-        """Return the average; raise `ValueError` when there are no frames. Totals and regions are sums."""
+        """Return the average; raise `ValueError` when there are no frames.
+
+        Totals, regions and the monitor are sums; the transmission is the mean of what the beam found.
+        """
         sectors = {name: averager.result() for name, averager in self._sectors.items()}
         cake = None if self._cake is None else self._cake.result()
-        return self._reducer.reduced(self._curve.result(), sectors, cake)
+        factors = {"monitor": self._monitor, "transmission": self._factor / self._monitor if self.frames else 1.0}
+        return self._reducer.reduced(self._curve.result(), sectors, cake, factors)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -44,6 +44,8 @@ class Outcome:
         That became curves.
     failures : int
         Frames that did not.
+    not_normalized : int
+        Frames among them without intensities: their monitor or transmission is missing, or not above 0.
     failed : dict of int → str
         Index and reason of those, of the first ones at least.
     seconds : float
@@ -53,6 +55,7 @@ class Outcome:
 
     frames: int = 0
     failures: int = 0
+    not_normalized: int = 0
     failed: dict[int, str] = field(default_factory=dict)
     seconds: float = 0.0
     interrupted: bool = False
@@ -75,6 +78,7 @@ def reprocess(
     indices: Sequence[int] | npt.NDArray[np.int64],
     on_frame: Callable[[RecordedFrame, Reduced], None],
     *,
+    factors: Mapping[str, npt.NDArray[np.float64]] | None = None,
     threads: int = 1,
     stop: Callable[[], bool] = lambda: False,
     progress: Callable[[int], None] = lambda done: None,
@@ -90,6 +94,8 @@ def reprocess(
         Of frames that are present.
     on_frame : callable
         Gets each frame with what it became, in their order; in the caller's thread, as the two below.
+    factors : mapping of str to ndarray, (total,), optional
+        Monitor and transmission of each frame of the acquisition, where the settings name fields for them.
     threads : int
         Frames that are unpacked and integrated at once. The numbers do not depend on it.
     stop : callable
@@ -99,7 +105,12 @@ def reprocess(
     """
     outcome = Outcome()
     begun = time.monotonic()
-    for done, (frame, future) in enumerate(_side_by_side(recorded, reducer, indices, threads, stop, outcome), 1):
+    known = factors or {}
+
+    def work(frame: RecordedFrame) -> Reduced:
+        return reducer.reduce(frame.load(), {name: float(values[frame.index]) for name, values in known.items()})
+
+    for done, (frame, future) in enumerate(_side_by_side(recorded, work, indices, threads, stop, outcome), 1):
         try:
             reduced = future.result()
         except _FAILURES as error:
@@ -107,6 +118,7 @@ def reprocess(
         else:
             on_frame(frame, reduced)
             outcome.frames += 1
+            outcome.not_normalized += not reduced.has_intensities
         outcome.seconds = time.monotonic() - begun
         progress(done)
     return outcome
@@ -114,17 +126,13 @@ def reprocess(
 
 def _side_by_side(
     recorded: Recorded,
-    reducer: Reducer,
+    work: Callable[[RecordedFrame], Reduced],
     indices: Sequence[int] | npt.NDArray[np.int64],
     threads: int,
     stop: Callable[[], bool],
     outcome: Outcome,
 ) -> Iterator[tuple[RecordedFrame, Future[Reduced]]]:
     """Read frames and have them integrated; give them out in order, the oldest when all threads have enough to do."""
-
-    def work(frame: RecordedFrame) -> Reduced:
-        return reducer.reduce(frame.load())
-
     running: deque[tuple[RecordedFrame, Future[Reduced]]] = deque()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="integrate")
     try:

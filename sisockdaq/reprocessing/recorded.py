@@ -109,6 +109,10 @@ class Recorded(ABC):
     def close(self) -> None:
         """Close all files."""
 
+    def series(self, name: str) -> dict[str, npt.NDArray[np.float64]]:
+        """Return a number that was recorded with each frame, by its sources: (`total`,), NaN where there is none."""
+        return {}
+
     def wanted(self, frames: slice = slice(None)) -> npt.NDArray[np.int64]:
         """Return the indices of the frames that are there within a slice of the acquisition."""
         if (frames.step or 1) <= 0:

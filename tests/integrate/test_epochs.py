@@ -91,11 +91,11 @@ def test_numbers_of_the_curve_are_those_of_its_invariants() -> None:
 
 
 def test_cakes_are_the_engines_own() -> None:
-    made = reducer(cake={"azimuth_bins": 8, "bins": 20}, azimuth_range=(-60, 90))
-    result = made.reduce(picture(), monitor=2.0)
+    made = reducer(cake={"azimuth_bins": 8, "bins": 20}, azimuth_range=(-60, 90), monitor=2.0)
+    result = made.reduce(picture())
     expected = made.integrator.integrate2d(picture(), azimuth_bins=8, bins=20, monitor=2.0)
     assert result.cake is not None
-    np.testing.assert_array_equal(result.cake.intensity, expected.intensity)
+    np.testing.assert_allclose(result.cake.intensity, expected.intensity, rtol=1e-15)
     assert made.cake_axes is not None
     np.testing.assert_array_equal(made.cake_axes[0].values, expected.axis)
     np.testing.assert_array_equal(made.cake_axes[1], expected.azimuth)
@@ -107,10 +107,34 @@ def test_cakes_are_the_engines_own() -> None:
 
 
 def test_monitor_and_transmission_reach_every_curve() -> None:
-    made = reducer(sectors={"right": {"azimuth_range": (-20, 20)}})
-    once, twice = made.reduce(picture()), made.reduce(picture(), monitor=4.0, transmission=0.5)
-    for name, curve in once.curves().items():
-        np.testing.assert_allclose(twice.curves()[name].intensity, curve.intensity / 2, rtol=1e-12)
+    sectors = {"right": {"azimuth_range": (-20, 20)}}
+    for method in ({"sectors": sectors}, {"method": "sigma_clip"}, {"method": "median"}):
+        once = reducer(**method).reduce(picture())
+        made = reducer(**method, monitor="ioc::i0", transmission=0.5, invariants=True)
+        twice = made.reduce(picture(), {"monitor": 4.0})
+        assert (twice.numbers["monitor"], twice.numbers["transmission"], twice.factor) == (4.0, 0.5, 2.0)
+        assert list(twice.numbers) == list(made.numbers)
+        for name, curve in once.curves().items():
+            np.testing.assert_allclose(twice.curves()[name].intensity, curve.intensity / 2, rtol=1e-12)
+        if "method" not in method:
+            expected = made.integrator.integrate(picture(), monitor=4.0, transmission=0.5)
+            np.testing.assert_array_equal(twice.curve.intensity, expected.intensity)
+            np.testing.assert_array_equal(twice.curve.sigma, expected.sigma)
+
+
+@pytest.mark.parametrize("value", [None, 0.0, -1.0, float("nan"), float("inf")])
+def test_nothing_is_divided_by_what_is_no_monitor(value: float | None) -> None:
+    made = reducer(monitor="ioc::i0", cake=True, invariants=True, sectors={"right": {"azimuth_range": (-20, 20)}})
+    result = made.reduce(picture(), {} if value is None else {"monitor": value})
+    assert not result.has_intensities
+    np.testing.assert_equal(result.numbers["monitor"], float("nan") if value is None else value)
+    assert result.cake is not None
+    for each in (*result.curves().values(), result.cake):
+        assert np.isnan(each.intensity).all()
+        assert np.isnan(each.sigma).all()
+    assert result.numbers["total"] == picture().sum()
+    assert result.numbers["guinier_valid"] == 0
+    assert np.isnan(result.numbers["Rg"])
 
 
 @given(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -13,10 +14,12 @@ from hypothesis import given, settings
 from pyFAI.detectors import Detector
 from pyFAI.integrator.azimuthal import AzimuthalIntegrator
 
+from sisockdaq.calibration import Hints, read_geometry
 from sisockdaq.errors import GeometryError
 from sisockdaq.integrate import UNITS, geometry, load_geometry, radial_unit
 from sisockdaq.integrate.geometry import locate_pixels
 from tests.integrate.geometries import PIXEL, Case, cases
+from tests.saxsdog.literal import calibration
 
 PLACE = {"distance": 0.1, "poni1": 0.002, "poni2": 0.003, "wavelength": 1e-10}
 
@@ -113,7 +116,7 @@ Wavelength: 1e-10
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, "no such PONI file"),
+        (None, "no such file"),
         ("", "has no Distance, Poni1, Poni2"),
         ("Distance: 0.1\nPoni1: 0.1\n", "has no Poni2"),
         (PONI.replace("0.1\n", "far\n"), "is not a PONI file"),
@@ -153,3 +156,24 @@ assert scipy.signal.peak_widths([0.0, 1.0, 3.0, 1.0, 0.0], [2])[0] == widths
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+FIT2D = "directDist = 120\ncenterX = 11.5\ncenterY = 21.25\ntilt = 3\ntiltPlanRotation = 40\nwavelength = 1.1\n"
+
+
+def test_calibrations_of_other_kinds_are_geometries(tmp_path: Path) -> None:
+    fit2d, saxsdog = tmp_path / "fit2d.log", tmp_path / "saxsdog.json"
+    fit2d.write_text(FIT2D)
+    saxsdog.write_text(json.dumps(calibration((40, 30))))
+    for path, pixel in ((fit2d, 75e-6), (saxsdog, None)):
+        found = load_geometry(path, shape=(40, 30), pixel_size=pixel)
+        hints = Hints() if pixel is None else Hints(pixel_size=(pixel, pixel))
+        expected = read_geometry(path, hints).to_pyfai((40, 30))
+        for unit in ("q_nm^-1", "chi_rad"):
+            np.testing.assert_array_equal(found.center_array((40, 30), unit), expected.center_array((40, 30), unit))
+    # What the file says goes before what the site says; and it is for images of its own shape.
+    assert load_geometry(saxsdog, shape=(40, 30), pixel_size=75e-6).detector.pixel1 == pytest.approx(172e-6)
+    with pytest.raises(GeometryError, match="is for images of 40 × 30"):
+        load_geometry(saxsdog, shape=(30, 40))
+    with pytest.raises(GeometryError, match="how large a pixel is"):
+        load_geometry(fit2d, shape=(40, 30))

@@ -20,7 +20,7 @@ from sisockdaq.frames import (
     Start,
 )
 from sisockdaq.frames.memory import MemoryBus, MemoryConsumer
-from sisockdaq.integrate import _cake, _whole
+from sisockdaq.integrate import _cake, _whole, live
 from sisockdaq.integrate.live import LiveIntegration, result_slots, results_description
 from sisockdaq.integrate.reduction import Reduced, Reducer
 from sisockdaq.integrate.settings import IntegrationSettings, make_integrator
@@ -258,3 +258,62 @@ def test_what_lost_packets_need_is_compiled_before_data() -> None:
     image[3:7] = FILL
     made.reduce(image)
     assert [len(kernel.signatures) for kernel in _KERNELS] == before
+
+
+def waiting(rig: Rig) -> int:
+    return len(rig.live._waiting)
+
+
+def test_frames_wait_for_their_monitor_and_marks_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(live.time, "monotonic", lambda: now[0])
+    rig = Rig(monitor={"field": "ioc::i0", "match": "linear"}, transmission=0.5)
+    rig.start(4)
+    for index in range(4):
+        rig.send(index, picture(index))
+    rig.end(complete=4)
+    rig.work()
+    assert rig.images.producer.status()["slots_free"] == 8  # pixels are not held while frames wait
+    assert (waiting(rig), rig.seen, rig.live.state.acquisition) == (5, [], "run")
+
+    # Frames are at 50, 50.125, 50.25, 50.375: each gets what lies between two samples as soon as the second is there.
+    i0 = rig.live.factors.series["ioc::i0"]
+    i0.add([50.0, 50.2], [4.0, 6.0])
+    rig.work()
+    assert [result.numbers["monitor"] for _, result in rig.seen] == pytest.approx([4.0, 5.25])
+    expected = rig.reducer.reduce(picture(1), rig.seen[1][1].numbers)
+    np.testing.assert_array_equal(rig.seen[1][1].curve.intensity, expected.curve.intensity)
+    assert rig.live.state.unknown_factor == ""
+    i0.add([50.3], [0.0])
+    rig.work()
+    assert (waiting(rig), len(rig.seen)) == (2, 3)
+
+    # The last one has waited long enough: it gets no intensities, and that is told; then the acquisition ends.
+    now[0] += 0.5
+    rig.work()
+    assert (waiting(rig), rig.live.state.acquisition, rig.live.state.not_normalized) == (0, None, 1)
+    assert rig.live.state.unknown_factor == "the monitor ioc::i0 has no sample within 1 s of the frame"
+    last = rig.seen[3][1]
+    assert np.isnan(last.numbers["monitor"])
+    assert np.isnan(last.curve.intensity).all()
+    assert last.numbers["total"] == picture(3).sum()
+    kinds = [type(rig.writer.next(1)).__name__ for _ in range(6)]
+    assert (kinds[0], kinds[-1]) == ("Start", "End")
+
+
+def test_what_waits_is_bounded_and_finished_before_anything_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "MOST_WAITING", 2)
+    monkeypatch.setattr(live.time, "monotonic", lambda: 100.0)
+    rig = Rig(slots=8, monitor="ioc::i0")
+    for index in range(4):
+        rig.send(-1, picture(index))
+    rig.work()
+    assert (waiting(rig), len(rig.seen)) == (2, 2)
+    monkeypatch.setattr(live.time, "monotonic", iter(range(101, 1000)).__next__)
+    other = reducer(epoch=2, monitor="ioc::i0", transmission=0.5)
+    i0 = rig.live.factors.series["ioc::i0"]
+    done = rig.live.between_frames(lambda: rig.live.use(other))
+    rig.work()
+    assert done.result(0) is None
+    assert [result.epoch for _, result in rig.seen] == [1, 1, 1, 1]
+    assert rig.live.factors.series["ioc::i0"] is i0  # what is known of the field stays known

@@ -166,7 +166,7 @@ def test_parameters_without_a_detector_lack_the_pixel_size(network: Network, tmp
     ("text", "error", "message"),
     [
         ("mask: mask.npy", MaskError, r"mask\.npy: no such mask"),
-        ("geometry: none.poni", GeometryError, r"none\.poni: no such PONI file"),
+        ("geometry: none.poni", GeometryError, r"none\.poni: no such file"),
     ],
 )
 def test_missing_files_are_named(network: Network, tmp_path: Path, text: str, error: Any, message: str) -> None:

@@ -7,7 +7,7 @@ h5web draw. SasView opens it too, but shows the last frame's curve for every fra
 ::
 
     /entry                       NXentry, SASentry: definition, title, run
-    /entry/sasdata               stacked: I, Idev (frames × bins), Q, Mask (bins), frame, time, epoch (frames)
+    /entry/sasdata               stacked: I, Idev (frames × bins), Q, Mask (bins), frame, time, epoch, monitor (frames)
     /entry/sasdata00001 …        each for itself: I, Idev, Q, Mask (bins); attribute timestamp
     /entry/sasinstrument         name; sassource with the wavelength
     /entry/sasprocess            program, date, parameters
@@ -42,6 +42,7 @@ MOST_SEPARATE = 2000
 
 _VERSION = "1.1"
 _STACK = "/entry/sasdata"
+_MONITOR = f"{_STACK}/monitor"
 
 
 def cansas_name(prefix: str, epoch: int) -> str:
@@ -87,6 +88,9 @@ class CansasFile(GrowingFile):
             Column(f"{_STACK}/epoch", "<i8", (), {"description": "Number of the calibration.", "units": ""}),
             Column(f"{_STACK}/I", product.dtype, product.shape, {"units": "arbitrary"}),
         ]
+        self._monitor = reduction.monitor
+        if reduction.monitor:
+            columns.append(Column(_MONITOR, "<f8", (), {"description": "What each frame was divided by.", "units": ""}))
         if product.errors:
             columns.append(Column(f"{_STACK}/Idev", product.dtype, product.shape, {"units": "arbitrary"}))
         group = _sasdata(product, axis, ("frame", "Q"))
@@ -102,6 +106,7 @@ class CansasFile(GrowingFile):
         sigma: npt.ArrayLike | None = None,
         *,
         index: npt.ArrayLike | None = None,
+        monitor: npt.ArrayLike | None = None,
     ) -> None:
         """Remember frames for the next `commit`; as `AzintFile.append`."""
         times = np.atleast_1d(np.asarray(time, dtype=np.float64))
@@ -113,6 +118,8 @@ class CansasFile(GrowingFile):
             f"{_STACK}/I": intensity,
             f"{_STACK}/Idev": sigma,
         }
+        if monitor is not None and self._monitor:
+            values[_MONITOR] = np.atleast_1d(monitor)
         self.add(values, frames)
 
 
@@ -218,9 +225,11 @@ def _root(reduction: Reduction, product: Product, axis: Axis, data: dict[str, An
         "sasinstrument": Group("NXinstrument", instrument, {"canSAS_class": "SASinstrument"}),
         "sasprocess": _process(reduction, product, axis),
     }
-    if reduction.sample:
-        about_sample = {"canSAS_class": "SASsample"}
-        entry["sassample"] = Group("NXsample", {"name": Dataset(reduction.sample)}, about_sample)
+    sample: dict[str, Any] = {"name": Dataset(reduction.sample)} if reduction.sample else {}
+    if reduction.transmission is not None:
+        sample["transmission"] = Dataset(reduction.transmission, {"units": ""})
+    if sample:
+        entry["sassample"] = Group("NXsample", sample, {"canSAS_class": "SASsample"})
     root = Group("NXentry", entry, about)
     return Group("NXroot", {"entry": root}, {"default": "entry", "creator": f"sisockdaq {reduction.made_by}".strip()})
 

@@ -225,6 +225,8 @@ class Reduction:
         Factor; None where it was not corrected for.
     solid_angle, normalization, monitor : bool
         Whether curves are corrected for the solid angle, divided by what the pixels weigh, divided by the monitor.
+    transmission : float or None
+        The sample's, where it is the same for all frames.
     parameters : mapping
         All else: error model, splitting, dark, flat, dummy … (numbers, texts, arrays; None means left out).
     program, program_version, date, reference, note : str
@@ -246,6 +248,7 @@ class Reduction:
     solid_angle: bool = True
     normalization: bool = True
     monitor: bool = False
+    transmission: float | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
     program: str = "sisockdaq"
     program_version: str = ""
