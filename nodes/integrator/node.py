@@ -320,13 +320,14 @@ class Integrator(DataNodeServer):
         if not same_axes(self.live.reducer, reducer):
             self.store.forget("frame")
             self._declare_results(reducer)
-            description = results_description(str(self.name), reducer)
-            if description.shape == self._description.shape:
-                self._ring.describe(description)
-            else:
-                self._open_results(description)
-            self._description = description
-        return self._book.begin(reducer, time.time(), held)
+        epoch = self._book.begin(reducer, time.time(), held)
+        description = results_description(str(self.name), reducer, self._book.newest())
+        if description.shape == self._description.shape:
+            self._ring.describe(description)
+        else:
+            self._open_results(description)
+        self._description = description
+        return epoch
 
     def _open_results(self, description: Description) -> None:
         """Give out results of another length: a ring's frames keep theirs, so there has to be another ring."""
@@ -340,7 +341,7 @@ class Integrator(DataNodeServer):
 
         self._declare(reducer)
         source, own = self._addresses
-        self._description = results_description(str(self.name), reducer)
+        self._description = results_description(str(self.name), reducer, self._book.newest())
         self._ring = make_producer(own, self._description, slots=result_slots(self._description))
         if self.options.save:
             self._keeper = Keeper(self._save_folder(), self.options.save, overwrite=self.options.save_overwrite)

@@ -7,6 +7,7 @@ node ended, as long as its file is there: two epochs of a site never share one.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -17,11 +18,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
+
 if TYPE_CHECKING:
     from sisockdaq.integrate.reduction import Reducer
     from sisockdaq.integrate.settings import IntegrationSettings
 
-__all__ = ["Epoch", "EpochBook", "hold_axes"]
+__all__ = ["Epoch", "EpochBook", "hold_axes", "mask_digest"]
 
 _log = logging.getLogger(__name__)
 
@@ -44,6 +48,12 @@ class Epoch:
         the same integrator again.
     geometry : dict
         The geometry's parameters (m, rad), as they were read.
+    poni : str
+        The geometry as text of a PONI file.
+    mask : str
+        Digest of the pixels that are left out (`mask_digest`), whatever hid them; "" where none are.
+    masked : int
+        How many these are.
     held : str
         The acquisition that the axes were taken over for; "" where they are the settings' own.
     frames : int
@@ -56,6 +66,13 @@ class Epoch:
     geometry: dict[str, Any]
     held: str = ""
     frames: int = 0
+    poni: str = ""
+    mask: str = ""
+    masked: int = 0
+
+    def about(self) -> dict[str, Any]:
+        """Return what the number means, as plain values: all but the frames so far."""
+        return {name: value for name, value in asdict(self).items() if name != "frames"}
 
 
 @dataclass(slots=True)
@@ -85,8 +102,17 @@ class EpochBook:
     def begin(self, reducer: Reducer, since: float, held: str = "") -> Epoch:
         """Begin an epoch of what a reducer does, and give the reducer its number."""
         with self._lock:
-            geometry = dict(reducer.integrator.geometry)
-            epoch = Epoch(self.number + 1, since, reducer.settings.present(), geometry, held)
+            integrator, mask = reducer.integrator, reducer.integrator.mask
+            epoch = Epoch(
+                self.number + 1,
+                since,
+                reducer.settings.present(),
+                dict(integrator.geometry),
+                held,
+                poni=integrator.poni,
+                mask=mask_digest(mask),
+                masked=0 if mask is None else int(np.count_nonzero(mask)),
+            )
             self._epochs = [*self._epochs, epoch][-_MOST_EPOCHS:]
         reducer.epoch = epoch.number
         self.keep()
@@ -105,6 +131,11 @@ class EpochBook:
         with self._lock:
             return [asdict(epoch) for epoch in self._epochs]
 
+    def newest(self, most: int = 16) -> list[dict[str, Any]]:
+        """Return what the newest numbers mean, the oldest of them first, for those who get results."""
+        with self._lock:
+            return [epoch.about() for epoch in self._epochs[-most:]]
+
     def keep(self) -> None:
         """Write the file, if there is one: whole or not at all."""
         if self.path is None:
@@ -113,6 +144,16 @@ class EpochBook:
             _write(self.path, json.dumps(self.listing(), indent=1))
         except OSError as error:
             _log.warning("epochs cannot be kept in %s: %s", self.path, error.strerror)
+
+
+def mask_digest(mask: npt.NDArray[Any] | None) -> str:
+    """Return a digest of the pixels that are left out, by which masks can be compared; "" where none are.
+
+    ``sha256:`` and the digest of one bit a pixel, in the image's order (`numpy.packbits`).
+    """
+    if mask is None or not np.any(mask):
+        return ""
+    return f"sha256:{hashlib.sha256(np.packbits(np.asarray(mask) != 0).tobytes()).hexdigest()}"
 
 
 def hold_axes(settings: IntegrationSettings, running: Reducer) -> IntegrationSettings:
@@ -160,6 +201,8 @@ def _epoch(row: Mapping[str, Any]) -> Epoch:
         int(row["number"]), float(row["since"]), dict(row["settings"]), dict(row["geometry"]), str(row["held"])
     )
     epoch.frames = int(row["frames"])
+    epoch.poni, epoch.mask = str(row.get("poni", "")), str(row.get("mask", ""))
+    epoch.masked = int(row.get("masked", 0))
     return epoch
 
 

@@ -24,7 +24,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -156,8 +156,11 @@ class _Counts:
         }
 
 
-def results_description(name: str, reducer: Reducer) -> Description:
-    """Describe the vector that each frame's results become: each curve and its error, then one number each."""
+def results_description(name: str, reducer: Reducer, epochs: Sequence[dict[str, Any]] = ()) -> Description:
+    """Describe the vector that each frame's results become: each curve and its error, then one number each.
+
+    `epochs` is what the numbers of epochs mean (`EpochBook.newest`), for the files of those who get the results.
+    """
     layout: dict[str, list[int]] = {}
     axes: dict[str, Any] = {}
     fields: dict[str, Any] = {}
@@ -172,7 +175,8 @@ def results_description(name: str, reducer: Reducer) -> Description:
         layout[number] = [first, first + 1]
         fields[number] = {"units": meaning.unit, "description": meaning.description}
         first += 1
-    return Description(name, "results", (first,), "float64", meta={"layout": layout, "axes": axes, "fields": fields})
+    meta = {"layout": layout, "axes": axes, "fields": fields, "epochs": list(epochs)}
+    return Description(name, "results", (first,), "float64", meta=meta)
 
 
 def result_slots(description: Description) -> int:

@@ -313,7 +313,7 @@ def _divided(one: _Divided, factor: float) -> _Divided:
     normalization = one.sum_normalization * factor
     variance = None if one.sigma is None else one.sum_variance
     intensity, sigma = quotient(one.sum_signal, variance, normalization, one.background, one.background_sigma)
-    more = {"deviation": one.deviation / factor} if isinstance(one, RingResult) else {}
+    more: dict[str, Any] = {"deviation": one.deviation / factor} if isinstance(one, RingResult) else {}
     return replace(one, intensity=intensity, sigma=sigma, sum_normalization=normalization, **more)
 
 

@@ -18,6 +18,7 @@ from sisockdaq.errors import SisockdaqError
 from sisockdaq.frames.messages import Description
 from sisockdaq.frames.raw import RawWish
 from sisockdaq.nexus._taking_up import TakingUp
+from sisockdaq.nexus.epochs import epochs_of
 from sisockdaq.nexus.fileset import AcquisitionFiles, ClosedFile
 from sisockdaq.nexus.identity import writing_as
 from sisockdaq.nexus.layout import ImagePlan
@@ -76,6 +77,7 @@ class Filing(TakingUp):
             mask=fitting_mask(self.options, source),
             flatfield=flatfield,
             calibration=calibration,
+            epochs=epochs_of(setting.results),
         )
         for name in sorted(self._results.keys() - {each.source for each in setting.results}):
             self._progress.note(f"without results of {name}: it is not attached")
@@ -123,6 +125,17 @@ class Filing(TakingUp):
             with self._as_user:
                 facts = all_facts(self.options, source, record.request)
                 files.describe(facts, fitting_mask(self.options, source), *pixel_tables(self.options, source))
+        except (SisockdaqError, ValueError, OSError) as error:
+            self._handle(life.WriteFailed(str(error)))
+
+    def _learn_epochs(self, source: Description) -> None:
+        """Take over what a source of results tells of an epoch that it begins during the acquisition under way."""
+        open_still = self.machine.taking_frames or self._drain_until is not None
+        if self._files is None or source.source not in self._files.results or not open_still:
+            return
+        try:
+            with self._as_user:
+                self._files.learn_epochs(epochs_of([source]))
         except (SisockdaqError, ValueError, OSError) as error:
             self._handle(life.WriteFailed(str(error)))
 

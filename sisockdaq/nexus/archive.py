@@ -176,7 +176,8 @@ class Archive:
         """Return every acquisition, oldest first.
 
         ``{"acquisition", "source", "frames", "frames_requested", "frames_written", "files", "span", "state",
-        "end_reason", "ledger"}``; ``frames`` counts rows, ``state`` is finished, growing or left.
+        "end_reason", "ledger", "epochs"}``; ``frames`` counts rows, ``state`` is finished, growing or left, ``epochs``
+        says what the numbers in ``<source>::epoch`` mean, by source.
         """
         masters = {(os.fspath(Path(row.path).parent), row.acquisition): json.loads(row.content)
                    for row in self.index.masters()}  # fmt: skip
@@ -386,4 +387,5 @@ def _acquisition(key: tuple[str, str], rows: Sequence[DataFileRow], master: dict
         "state": state,
         "end_reason": master.get("end_reason", ""),
         "ledger": master.get("ledger"),
+        "epochs": master.get("epochs", {}),
     }

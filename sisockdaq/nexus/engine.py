@@ -344,6 +344,7 @@ class WriterEngine(Beginning):
         match mark:
             case Attached(description):
                 self._descriptions[source] = description
+                self._learn_epochs(description)
             case Detached(reason):
                 self._descriptions.pop(source, None)
                 if self._files is not None and source in self._files.results:

@@ -19,6 +19,7 @@ from sisockdaq.errors import AcquisitionRefused, FrameSourceError, StorageError
 from sisockdaq.frames.messages import FrameHeader
 from sisockdaq.nexus._opening import open_hdf5, reading
 from sisockdaq.nexus.datafile import DataFile
+from sisockdaq.nexus.epochs import Epochs, joined
 from sisockdaq.nexus.layout import OPEN_ENDED, DataFilePlan, MasterLayout, acquisition_of, data_name, master_name, place
 from sisockdaq.nexus.master import renew, write_master
 from sisockdaq.nexus.nxmx import MasterContent, master_tree
@@ -97,7 +98,8 @@ class AcquisitionFiles:
     prefix : str
     plan : DataFilePlan
     content : MasterContent
-        What the master says at the beginning; files, counts and end are filled in here.
+        What the master says at the beginning; files, counts and end are filled in here. Of its epochs those count that
+        belong to the acquisition.
     master : str, optional
         Name of the master file; default as the prefix has it.
     overwrite : bool
@@ -153,15 +155,18 @@ class AcquisitionFiles:
         self._closed_bytes = self._closed_images = 0
         self._last_index = -1
         self._results = {results.source: _ResultsSource() for results in plan.results}
+        told, self._content = content.epochs, replace(self._content, epochs={})
         if resume:
             self._take_up()
         else:
             _clear(folder, prefix, self.master.name, overwrite=overwrite)
+        self._content = replace(self._content, epochs=joined(self._content.epochs, told, self._content.started))
         self._write_master(first=not resume)
 
     def _take_up(self) -> None:
         """Find what a writer that died has left."""
-        self._content = replace(self._content, started=read_master(self.master).started)
+        before = read_master(self.master)
+        self._content = replace(self._content, started=before.started, epochs=before.epochs)
         for path in existing_files(self.folder, self.prefix):
             number = (acquisition_of(path.name) or ("", 0))[1]
             if path == self.master and self._integrated and _has_images(path):
@@ -268,6 +273,13 @@ class AcquisitionFiles:
             return True
         self.results_late += 1
         return False
+
+    def learn_epochs(self, told: Epochs) -> None:
+        """Take over what sources of results tell of their epochs, when they begin one."""
+        epochs = joined(self._content.epochs, told, self._content.started)
+        if epochs != self._content.epochs:
+            self._content = replace(self._content, epochs=epochs)
+            self._write_master()
 
     def results_ended(self, source: str) -> None:
         """No more results will come from that source."""

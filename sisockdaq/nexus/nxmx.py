@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from sisockdaq.nexus._nxmx_detector import detector, known
 from sisockdaq.nexus._virtual import virtual_places
+from sisockdaq.nexus.epochs import Epochs, epochs_group, has_epochs
 from sisockdaq.nexus.layout import IMAGE_PATH, SERIES_PATH, DataFilePlan, ImagePlan, MasterLayout
 from sisockdaq.nexus.tree import Dataset, ExternalLink, Group, Node, Piece, VirtualDataset
 
@@ -71,6 +72,8 @@ class MasterContent:
         What else the detector says of its pixels, such as pedestals.
     plan : DataFilePlan, optional
         What is in the data files beside the images.
+    epochs : mapping of source → list of mapping
+        What the epochs of results mean (`sisockdaq.nexus.epochs`).
     """
 
     acquisition: str
@@ -89,6 +92,7 @@ class MasterContent:
     flatfield: npt.NDArray[Any] | None = None
     calibration: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
     plan: DataFilePlan | None = None
+    epochs: Epochs = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -120,7 +124,10 @@ def master_tree(content: MasterContent) -> Group:
     }
     if content.layout == "vds" and content.plan is not None:
         virtual_places(entry, content.plan, content.files)
-    if content.layout == "integrated":
+    integrated = content.layout == "integrated"
+    if content.epochs or (integrated and content.plan is not None and has_epochs(content.plan.results)):
+        entry.items["epochs"] = epochs_group(content.epochs, fixed=integrated)
+    if integrated:
         entry.items["ledger"] = Group("NXcollection", {"json": _ledger_text(content.ledger)})
     elif content.ledger is not None:
         entry.items["ledger"] = _ledger(content.ledger)

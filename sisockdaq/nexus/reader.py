@@ -28,6 +28,7 @@ import numpy.typing as npt
 from sisockdaq.errors import FieldUnknown, FileUnreadable
 from sisockdaq.nexus._opening import open_hdf5, reading, unreadable
 from sisockdaq.nexus._strings import as_text
+from sisockdaq.nexus.epochs import EPOCHS_PATH
 from sisockdaq.nexus.filters import compression_of, filter_of
 from sisockdaq.nexus.layout import AXIS_PREFIX, IMAGE_PATH, SERIES_PATH
 
@@ -117,6 +118,7 @@ class MasterSummary:
     ledger: dict[str, Any] | None
     meta: dict[str, Any] = field(default_factory=dict)
     layout: str = "legacy"
+    epochs: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
 
 def file_state(path: Path, *, finished: bool) -> FileState:
@@ -163,7 +165,16 @@ def read_master(path: Path) -> MasterSummary:
             ledger=json.loads(ledger) if ledger else None,
             meta=json.loads(as_text(about["meta"])),
             layout=as_text(about["layout"]) if "layout" in about else "legacy",
+            epochs=_epochs(hdf5),
         )
+
+
+def _epochs(hdf5: h5py.File) -> dict[str, list[dict[str, Any]]]:
+    """Return what the epochs of results mean, by their source; empty where the file does not say."""
+    found = hdf5.get(f"{EPOCHS_PATH}/json")
+    text = as_text(found) if isinstance(found, h5py.Dataset) else ""
+    told = json.loads(text) if text else {}
+    return {source: epochs for source, epochs in told.items() if isinstance(epochs, list)}
 
 
 def _files(hdf5: h5py.File, path: Path) -> tuple[str, ...]:

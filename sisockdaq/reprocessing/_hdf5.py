@@ -53,7 +53,9 @@ class _Piece:
     def series(self, name: str) -> Iterator[tuple[str, npt.NDArray[np.float64]]]:
         """Give out a number of each frame, by its sources."""
         group = self.dataset.file.get(SERIES_PATH) if self.dataset.name == IMAGE_PATH else None
-        for source in group if isinstance(group, h5py.Group) else ():
+        if not isinstance(group, h5py.Group):
+            return
+        for source in group:
             column = group.get(f"{source}/{name}")
             if isinstance(column, h5py.Dataset) and column.ndim == 1 and column.dtype.kind in "iuf":
                 values = np.full(self.count, np.nan)

@@ -217,7 +217,7 @@ def test_cakes_of_a_site_are_left_out_where_no_format_has_room(home: Path, tmp_p
         (["--frames", "11:13"], ConfigurationError, "has no such frames"),
         (["--radial-range", "5"], ConfigurationError, "no range"),
         (["-f", "xls"], ConfigurationError, "no format"),
-        (["-g", "gone.poni"], GeometryError, "gone.poni: no such PONI"),
+        (["-g", "gone.poni"], GeometryError, "gone.poni: no such file"),
         (["--mask", "gone.npy"], SisockdaqError, "gone.npy: no such mask"),
         (["gone_master.h5"], FileUnreadable, "gone_master.h5: no such file"),
         (["--set", "colour=blue"], ConfigurationError, "colour"),

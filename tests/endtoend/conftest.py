@@ -23,7 +23,7 @@ detector:
   geometry: {distance: 0.1, poni1: 0.0096, poni2: 0.0384, wavelength: 1.0e-10}
 nodes:
   receiver:   {type: detector_receiver, udp: [{port: 50000}, {port: 50001}], ring_slots: 128, hang_after: 2}
-  integrator: {type: integrator, bins: 200, keep: 3}
+  integrator: {type: integrator, bins: 200, keep: 3, save: [nxazint]}
   writer:     {type: file_writer, directory: runs, images_per_file: 25, flush_interval: 0.3,
                allowed: [runs, OPEN]}
   archive:    {type: hdf5_archive, directory: runs, growing_interval: 0.3}

@@ -193,6 +193,25 @@ class House:
         """Return the receiver's account of who takes its frames."""
         return dict(self.client.call_control("receiver", "status")["ring"]["consumers"])
 
+    @contextmanager
+    def integrating(self, **changes: Any) -> Iterator[dict[str, Any]]:
+        """Have the integrator work by other settings while the block runs; give out the epoch that they begin."""
+        before = self.client.call_control("integrator", "get_settings")
+        yield self.configure(**changes)
+        self.settle()
+        self.configure(**{name: before[name] for name in before})
+
+    def configure(self, **changes: Any) -> dict[str, Any]:
+        """Change the integrator's settings; return when the writer takes what it gives out now."""
+        epoch = self.client.call_control("integrator", "configure", changes, deadline=120.0)
+
+        def attached() -> bool:
+            results = self.client.call_control("integrator", "status")["results"]
+            return results["consumers"].get("writer", {}).get("state") == "attached"
+
+        wait_for(attached, "the writer to take results")
+        return dict(epoch)
+
     def settle(self) -> None:
         """Return when no acquisition is under way, at the writer or at the receiver."""
         wait_for(lambda: not self.under_way(), "no acquisition to be under way")

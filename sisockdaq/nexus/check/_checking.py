@@ -12,6 +12,7 @@ from sisockdaq.errors import ConfigurationError
 from sisockdaq.nexus._opening import open_hdf5, reading
 from sisockdaq.nexus.check._azint import AZINT_RULES
 from sisockdaq.nexus.check._cansas import CANSAS_RULES
+from sisockdaq.nexus.check._epochs import EPOCH_RULES, used_epochs
 from sisockdaq.nexus.check._nxmx import NXMX_RULES
 from sisockdaq.nexus.check._readers import FILE_RULES, READER_RULES
 from sisockdaq.nexus.check._rules import Finding, Report, Rule
@@ -35,7 +36,7 @@ _MOST_PLACES = 20
 
 def rules() -> tuple[Rule, ...]:
     """Return all rules for master files and files of integrated frames."""
-    return (*NXMX_RULES, *READER_RULES, *AZINT_RULES, *CANSAS_RULES)
+    return (*NXMX_RULES, *EPOCH_RULES, *READER_RULES, *AZINT_RULES, *CANSAS_RULES)
 
 
 def check_file(path: Path, asked: Sequence[str] = ()) -> Report:
@@ -111,4 +112,9 @@ def _about(view: View) -> str:
     total = sum(dataset.shape[0] for dataset in images)
     packing = "virtual dataset" if first.is_virtual else compression_of(first) or "another compression"
     place = "in it" if view.path in files else f"in {len(files)} file{'s' if len(files) > 1 else ''}"
-    return f"{kind}, {total} images of {first.shape[1]} × {first.shape[2]} {first.dtype} ({packing}) {place}"
+    epochs = "".join(f"; {source} in {_epochs(numbers)}" for source, numbers in used_epochs(view).items() if numbers)
+    return f"{kind}, {total} images of {first.shape[1]} × {first.shape[2]} {first.dtype} ({packing}) {place}{epochs}"
+
+
+def _epochs(numbers: Sequence[int]) -> str:
+    return f"epoch{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
