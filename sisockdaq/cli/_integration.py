@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from sisockdaq.integrate.settings import IntegrationSettings
+    from sisockdaq.integrate.settings import FactorSettings, IntegrationSettings
     from sisockdaq.reprocessing import Recorded
 
 __all__ = [
@@ -124,8 +124,8 @@ def recorded_factors(
 ) -> dict[str, npt.NDArray[np.float64]]:
     """Return monitor and transmission of each recorded frame, where the settings name fields for them.
 
-    The field itself where the file has it, else what the integrator divided the live frames by: that of the name
-    `node`, or the only one.
+    The field itself where the file has it, else what an integrator divided the live frames by, if that was this field:
+    the one of the name `node`, or the only one.
 
     Raises
     ------
@@ -140,7 +140,8 @@ def recorded_factors(
         if not isinstance(wanted, FactorSettings):
             continue
         source, field = split_name(wanted.field)
-        own, live = recorded.series(field), recorded.series(name)
+        own = recorded.series(field)
+        live = {each: values for each, values in recorded.series(name).items() if _was_divided(recorded, each, wanted)}
         if source in own:
             found[name] = own[source]
         elif node in live:
@@ -148,12 +149,21 @@ def recorded_factors(
         elif len(live) == 1:
             found[name] = next(iter(live.values()))
         else:
-            several = f"; it has {', '.join(f'{each}::{name}' for each in live)}" if live else ""
+            there = ", ".join(f"{each}::{name}" for each in recorded.series(name))
             raise ConfigurationError(
-                f"{recorded.path} has no {name} of its frames as {wanted.field}{several}",
+                f"{recorded.path} has no {name} {wanted.field} of its frames{there and f'; it has {there}'}",
                 remedy=f"give --{name} as a number, as a field of the file, or none",
             )
     return found
+
+
+def _was_divided(recorded: Recorded, source: str, wanted: FactorSettings) -> bool:
+    """Tell whether a live integrator took its factor from the wanted field; true where the file does not say."""
+    from sisockdaq.integrate.settings import FACTORS
+
+    epochs = recorded.epochs.get(source)
+    settings = [each.get("settings", {}).get(name) for each in epochs or () for name in FACTORS]
+    return epochs is None or any(isinstance(each, dict) and each.get("field") == wanted.field for each in settings)
 
 
 def pair(option: str, text: str | None) -> tuple[float, float] | None:

@@ -43,6 +43,7 @@ __all__ = [
     "file_state",
     "holds_images",
     "read_master",
+    "told_epochs",
 ]
 
 FileState = Literal["finished", "growing", "left"]
@@ -165,11 +166,11 @@ def read_master(path: Path) -> MasterSummary:
             ledger=json.loads(ledger) if ledger else None,
             meta=json.loads(as_text(about["meta"])),
             layout=as_text(about["layout"]) if "layout" in about else "legacy",
-            epochs=_epochs(hdf5),
+            epochs=told_epochs(hdf5),
         )
 
 
-def _epochs(hdf5: h5py.File) -> dict[str, list[dict[str, Any]]]:
+def told_epochs(hdf5: h5py.File) -> dict[str, list[dict[str, Any]]]:
     """Return what the epochs of results mean, by their source; empty where the file does not say."""
     found = hdf5.get(f"{EPOCHS_PATH}/json")
     text = as_text(found) if isinstance(found, h5py.Dataset) else ""

@@ -24,7 +24,7 @@ from sisockdaq.nexus._opening import open_hdf5, reading
 from sisockdaq.nexus._strings import as_text
 from sisockdaq.nexus.filters import Filter, compression_of, filter_of
 from sisockdaq.nexus.layout import IMAGE_PATH, SERIES_PATH, acquisition_of
-from sisockdaq.nexus.reader import file_state
+from sisockdaq.nexus.reader import file_state, told_epochs
 from sisockdaq.reprocessing.recorded import Recorded, RecordedFrame, default_fill
 
 __all__ = ["Hdf5Images"]
@@ -126,6 +126,7 @@ class Hdf5Images(Recorded):
         self.files = tuple(dict.fromkeys([self.path.name, *names]))
         self._times(detector)
         self.about = _about(entry)
+        self.epochs = told_epochs(self._hdf5)
         self.note = self._state()
 
     def _state(self) -> str:

@@ -77,6 +77,8 @@ class Recorded(ABC):
         The frames that should be there are those from `start` up to, and not including, `total`.
     about : dict of str
         What the file says of sample, instrument and laboratory, under the names of `nexus.reduced.Reduction`.
+    epochs : mapping of str to list of mapping
+        What the epochs of live results mean, by their source, where the file says it (`sisockdaq.nexus.epochs`).
     note : str
         What a person should know, as that the file still grows; usually empty.
     """
@@ -91,6 +93,7 @@ class Recorded(ABC):
     start: int = 0
     total: int
     about: Mapping[str, str] = MappingProxyType({})
+    epochs: Mapping[str, Sequence[Mapping[str, Any]]] = MappingProxyType({})
     note: str = ""
 
     @cached_property

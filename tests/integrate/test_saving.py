@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
@@ -163,3 +164,22 @@ def test_cakes_stand_beside_the_curves_in_nxazint_only(tmp_path: Path) -> None:
     assert files.texts == 2 * 2 * 3
     for path in files.files:
         assert not check_file(path).findings
+
+
+def test_monitor_and_transmission_have_their_places(tmp_path: Path) -> None:
+    by = reducer(monitor="ioc::i0", transmission=0.5)
+    with ReducedFiles(tmp_path, "run", ["nxazint", "nxcansas", "dat"]) as files:
+        files.begin(by, describe_reduction(by, acquisition="run"))
+        for index, monitor in enumerate((4.0, 8.0, 0.0)):
+            files.add(index, 1e9 + index, by.reduce(IMAGES[index], {"monitor": monitor}))
+    for path in files.files:
+        assert not check_file(path).failed, path
+    found = read_reduced(files.files[0])
+    assert found.monitor is not None
+    assert found.monitor.tolist() == [2.0, 4.0, 0.0]
+    assert found.numbers["transmission"].tolist() == [0.5] * 3
+    assert np.isnan(found.product.intensity[2]).all()
+    with h5py.File(files.files[1]) as file:
+        assert file["entry/sasdata/monitor"][()].tolist() == [2.0, 4.0, 0.0]
+        assert file["entry/sassample/transmission"][()] == 0.5
+    assert "# monitor: 8\n# transmission: 0.5\n" in (tmp_path / "run_000001.dat").read_text()

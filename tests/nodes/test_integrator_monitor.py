@@ -71,7 +71,7 @@ class Bench:
 
     def send(self, index: int, time: float) -> None:
         slot = wait_until(lambda: (taken := self.images.acquire()) is not None and [taken], 10, "a free slot")[0]
-        self.images.pixels[slot] = PICTURE + index
+        self.images.pixels[slot] = PICTURE + max(index, 0)
         self.images.publish(slot, FrameHeader(100 + index, START + time, START + time, index, 128, 128))
 
     def wait_heard(self, field: str, time: float) -> None:

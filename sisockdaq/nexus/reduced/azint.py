@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sisockdaq.errors import ConfigurationError
+from sisockdaq.errors import ConfigurationError, StorageError
 from sisockdaq.nexus.filters import Compression
 from sisockdaq.nexus.reduced._growing import Column, GrowingFile
 from sisockdaq.nexus.reduced.content import HC_KEV_ANGSTROM, Axis, Product, Reduction, iso_now
@@ -198,8 +198,12 @@ class EpochFiles:
     def begin(
         self, epoch: int, products: Sequence[Product], reduction: Reduction, numbers: Sequence[FrameNumber] = ()
     ) -> AzintFile:
-        """Close the file of the last epoch, and begin that of the next one."""
+        """Close the file of the last epoch, and begin that of the next one; the folder is made where it is missing."""
         self.close()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"{self.folder}: {error.strerror}", remedy="choose another folder") from None
         self.current = AzintFile(
             self.folder / azint_name(self.prefix, epoch),
             products,

@@ -225,10 +225,10 @@ def _root(reduction: Reduction, product: Product, axis: Axis, data: dict[str, An
         "sasinstrument": Group("NXinstrument", instrument, {"canSAS_class": "SASinstrument"}),
         "sasprocess": _process(reduction, product, axis),
     }
-    sample: dict[str, Any] = {"name": Dataset(reduction.sample)} if reduction.sample else {}
-    if reduction.transmission is not None:
-        sample["transmission"] = Dataset(reduction.transmission, {"units": ""})
-    if sample:
+    if reduction.sample or reduction.transmission is not None:
+        sample: dict[str, Any] = {"name": Dataset(reduction.sample or reduction.acquisition)}
+        if reduction.transmission is not None:
+            sample["transmission"] = Dataset(reduction.transmission, {"units": ""})
         entry["sassample"] = Group("NXsample", sample, {"canSAS_class": "SASsample"})
     root = Group("NXentry", entry, about)
     return Group("NXroot", {"entry": root}, {"default": "entry", "creator": f"sisockdaq {reduction.made_by}".strip()})
