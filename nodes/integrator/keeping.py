@@ -120,6 +120,8 @@ class Keeper:
     # In the thread of the files.
 
     def _run(self) -> None:
+        import sisockdaq.integrate.saving  # noqa: F401 - now: it takes long, and the first frames are not to wait for it
+
         while (item := self._next()) is not None:
             if isinstance(item, _End):
                 self._end()
