@@ -1,6 +1,6 @@
 """One bin map with all that is summed over it once: denominators, counts, dark, and the background on its axis.
 
-Unusable pixels (NaN, the dummy value) are taken out of signal, dark and denominators alike. For the dark this is a
+Unusable pixels (NaN, ±∞, the dummy value) are taken out of signal, dark and denominators alike. For the dark this is a
 second pass over the frame, but only over frames that have such pixels.
 """
 

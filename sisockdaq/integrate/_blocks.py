@@ -1,6 +1,6 @@
 """What every kernel does with a block of pixels beside adding it up: find unusable pixels, take the maximum.
 
-Where a frame can hold unusable pixels (the fill value of lost packets, NaN), it is worked on in blocks of `BLOCK`
+Where a frame can hold unusable pixels (the fill value of lost packets, NaN, ±∞), it is worked on in blocks of `BLOCK`
 pixels. Each is searched for them first, several pixels an instruction; only a block that has one in sight goes through
 the slower loop that looks at every pixel. Unusable pixels that are masked anyway cost the search only.
 """
@@ -13,7 +13,7 @@ import numpy as np
 
 from sisockdaq.integrate._jit import compiled, inner
 
-__all__ = ["BLOCK", "block_maximum", "four_places", "has_unusable", "region_sum"]
+__all__ = ["BLOCK", "block_maximum", "four_places", "has_unusable", "region_sum", "unusable"]
 
 BLOCK = 4096
 """Pixels of a block; a multiple of eight. With its indices and shares it fits the first two levels of cache, so the
@@ -21,18 +21,25 @@ search reads memory and the sums after it do not. Smaller blocks cost more in ca
 
 
 @inner
+def unusable(value: Any, dummy: Any) -> Any:
+    """Whether a pixel equals `dummy`, is NaN or infinite; of integers the compiler compares with `dummy` only."""
+    nothing = value - value
+    return (value == dummy) | (nothing != nothing)
+
+
+@inner
 def has_unusable(pixels: Any, index: Any, masked: Any, dummy: Any, start: int, stop: int) -> bool:
-    """Whether a pixel of the block that is not masked equals `dummy` or is NaN."""
+    """Whether a pixel of the block that is not masked is unusable."""
     # Slices, so that the compiler sees indices from 0 on and takes several pixels at once.
     values, entries = pixels[start:stop], index[start:stop]
     found = 0
     for i in range(values.size):
-        found += (values[i] == dummy) | (values[i] != values[i])
+        found += unusable(values[i], dummy)
     if found == 0:
         return False
     found = 0
     for i in range(values.size):
-        found += ((values[i] == dummy) | (values[i] != values[i])) & (entries[i] != masked)
+        found += unusable(values[i], dummy) & (entries[i] != masked)
     return found > 0
 
 
@@ -57,7 +64,7 @@ def block_maximum(
     highest = lowest
     if careful:
         for i in range(values.size):
-            if entries[i] != masked and values[i] != dummy and values[i] > highest:
+            if entries[i] != masked and not unusable(values[i], dummy) and values[i] > highest:
                 highest = values[i]
         return highest
     for i in range(values.size):
@@ -77,7 +84,7 @@ def region_sum(
     for y in range(y0, y1):
         for x in range(x0, x1):
             value = image[y, x]
-            if index[y * columns + x] == masked or (check and (value == dummy or value != value)):
+            if index[y * columns + x] == masked or (check and unusable(value, dummy)):
                 continue
             total += value
     return total

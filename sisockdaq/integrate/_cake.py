@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from sisockdaq.integrate._blocks import BLOCK, has_unusable
+from sisockdaq.integrate._blocks import BLOCK, has_unusable, unusable
 from sisockdaq.integrate._jit import compiled, inner
 from sisockdaq.integrate._lanes import AHEAD, add_four_segments, add_four_whole, add_lanes
 
@@ -33,7 +33,7 @@ def add_whole(
         stop = min(start + BLOCK, end)
         if check and has_unusable(pixels, index, masked, dummy, start, stop):
             for i in range(start, stop):
-                if pixels[i] == dummy or pixels[i] != pixels[i]:
+                if unusable(pixels[i], dummy):
                     found += index[i] != masked
                     continue
                 value = number(pixels[i])
@@ -135,7 +135,7 @@ def _add_usable(
     """As the two above, without unusable pixels."""
     for i in range(np.uint64(start), np.uint64(stop)):
         raw = pixels[i if chosen is None else np.uint64(chosen[i])]
-        if raw != dummy and raw == raw:
+        if not unusable(raw, dummy):
             _add_segment(np.float64(raw), np.uint64(first_bin[i]), share, i, lanes, errors, signal)
 
 
@@ -168,7 +168,7 @@ def add_split(
         low, high = cut[start // BLOCK], cut[start // BLOCK + 1]
         if check and has_unusable(pixels, index, masked, dummy, start, stop):
             for i in range(start, stop):
-                found += (pixels[i] == dummy or pixels[i] != pixels[i]) and index[i] != masked
+                found += unusable(pixels[i], dummy) and index[i] != masked
             _add_usable(pixels, None, index, share, lanes, dummy, errors, signal, start, stop)
             _add_usable(pixels, more_pixel, more_first, more_share, lanes, dummy, errors, signal, low, high)
         elif errors:
@@ -197,7 +197,7 @@ def lose(
     """Add up what unusable pixels take from each bin: normalization, count and, with a dark, dark: ``lost`` (3, n)."""
     split = share.size > 0
     for i in range(pixels.size):
-        if pixels[i] != dummy and pixels[i] == pixels[i]:
+        if not unusable(pixels[i], dummy):
             continue
         for lane in range(lanes):
             part = np.float64(share[i * lanes + lane]) if split else 1.0
@@ -208,7 +208,7 @@ def lose(
                 lost[2, b] += part * dark[i]
     for k in range(more_pixel.size):
         i = more_pixel[k]
-        if pixels[i] != dummy and pixels[i] == pixels[i]:
+        if not unusable(pixels[i], dummy):
             continue
         for lane in range(lanes):
             part = np.float64(more_share[k * lanes + lane])

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from sisockdaq.integrate._blocks import BLOCK, block_maximum, four_places, has_unusable
+from sisockdaq.integrate._blocks import BLOCK, block_maximum, four_places, has_unusable, unusable
 from sisockdaq.integrate._jit import compiled, inner
 from sisockdaq.integrate._lanes import add_four_pairs, add_four_triples, add_lanes
 
@@ -79,7 +79,7 @@ def _add_usable_pairs(
     found = 0
     for i in range(start, stop):
         entry = np.uint64(index[i])
-        if pixels[i] == dummy or pixels[i] != pixels[i]:
+        if unusable(pixels[i], dummy):
             near = np.float64(share[i])
             lost[entry, 0] += weight[i] * near
             lost[entry, 1] += weight[i]
@@ -210,7 +210,7 @@ def _add_usable_triples(
     found = 0
     for i in range(start, stop):
         entry = np.uint64(index[i])
-        if pixels[i] == dummy or pixels[i] != pixels[i]:
+        if unusable(pixels[i], dummy):
             before, after = np.float64(share[i, 0]), np.float64(share[i, 1])
             lost[entry, 0] += weight[i] * before
             lost[entry, 1] += weight[i] * after
@@ -303,7 +303,7 @@ def add_side(
     """Add the pixels of a `SideList` to bins: `signal`, `variance` (empty: not wanted), or the lost ones'."""
     for k in range(number.size):
         i, b = number[k], first[k]
-        lost = check and (pixels[i] == dummy or pixels[i] != pixels[i])
+        lost = check and unusable(pixels[i], dummy)
         value = np.float64(pixels[i])
         for step in range(begin[k + 1] - begin[k]):
             part = share[begin[k] + step]

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from sisockdaq.integrate._blocks import BLOCK, block_maximum, has_unusable
+from sisockdaq.integrate._blocks import BLOCK, block_maximum, has_unusable, unusable
 from sisockdaq.integrate._jit import compiled, inner
 from sisockdaq.integrate._lanes import add_four_couples, add_lanes
 
@@ -71,7 +71,7 @@ def _add_usable(
     found = 0
     for i in range(start, stop):
         entry = np.uint64(index[i])
-        if pixels[i] == dummy or pixels[i] != pixels[i]:
+        if unusable(pixels[i], dummy):
             lost[entry, 0] += weight[i]
             lost[entry, 1] += 1.0
             found += index[i] != masked
@@ -112,7 +112,7 @@ def add_whole(
     weight : ndarray of float32, (n,)
         Added to ``lost[entry, 0]`` for each unusable pixel, as 1 is to ``lost[entry, 1]``.
     check : bool
-        Whether to look for pixels that equal `dummy` or are NaN.
+        Whether to look for pixels that equal `dummy`, or are NaN or infinite.
     want_maximum : bool
         Whether the maximum is wanted; else `lowest` is returned.
     kind : int

@@ -61,7 +61,7 @@ class Cake:
     sum_signal, sum_variance, sum_normalization, count : ndarray, (azimuthal, radial)
         As in `Result`; ``sum_variance`` is None without an error model.
     unusable : int
-        Pixels that were left out because they are NaN or have the dummy value.
+        Pixels that were left out because they are NaN, infinite, or have the dummy value.
     unit : str
         Name of the radial axis' unit.
     background, background_sigma : ndarray of float64, (radial,) or None

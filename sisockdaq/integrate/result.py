@@ -48,7 +48,7 @@ class Result:
     rois : dict
         Sum of those inside each region.
     unusable : int
-        Pixels that were left out because they are NaN or have the dummy value.
+        Pixels that were left out because they are NaN, infinite, or have the dummy value.
     unit : str
         Name of the axis' unit, as the integrator's option; "" where it is not known.
     background, background_sigma : ndarray of float64, (bins,) or None

@@ -109,3 +109,31 @@ def test_pixels_that_begin_anywhere_in_memory_are_read(split: Any) -> None:
     one, other = integrator.integrate(odd), integrator.integrate(odd.copy())
     np.testing.assert_array_equal(one.sum_signal, other.sum_signal)
     np.testing.assert_array_equal(one.sum_variance, other.sum_variance)
+
+
+@pytest.mark.parametrize("split", ["no", "bbox", "full"])
+@pytest.mark.parametrize("value", [np.inf, -np.inf])
+def test_infinite_pixels_are_left_out_as_nan_is(split: Any, value: float) -> None:
+    rng = np.random.default_rng(4)
+    shape = (40, 150)
+    image = rng.random(shape, np.float32) * 9
+    lost = rng.random(shape) < 0.02
+    integrator = Integrator(
+        PLACE,
+        shape=shape,
+        pixel_size=75e-6,
+        split=split,
+        bins=60,
+        error_model="poisson",
+        maximum=True,
+        rois={"part": (3, 2, 90, 30)},
+    )
+    infinite, missing = (np.where(lost, np.float32(fill), image) for fill in (value, np.nan))
+    one, other = integrator.integrate(infinite), integrator.integrate(missing)
+    assert one.unusable == lost.sum()
+    assert (one.maximum, one.rois) == (other.maximum, other.rois) == (image[~lost].max(), one.rois)
+    for name in ("intensity", "sigma", "count", "sum_normalization"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    cakes = [integrator.integrate2d(frame, azimuth_bins=9) for frame in (infinite, missing)]
+    np.testing.assert_array_equal(cakes[0].intensity, cakes[1].intensity)
+    np.testing.assert_array_equal(cakes[0].count, cakes[1].count)
