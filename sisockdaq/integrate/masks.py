@@ -43,7 +43,9 @@ def to_mask(
     values: npt.NDArray[Any], shape: tuple[int, int] | None = None, *, origin: str = "the mask"
 ) -> npt.NDArray[np.bool_]:
     """Make a mask of any array: True where it is not 0; raise `MaskError` for another shape than `shape`."""
-    array = np.squeeze(np.asarray(values))
+    array = np.asarray(values)
+    while array.ndim > 2 and array.shape[0] == 1:
+        array = array[0]  # one frame of a stack; a detector of one row keeps it
     if array.ndim != 2 or array.dtype.kind not in "biuf":
         raise MaskError(f"{origin}: is not an image but an array of shape {array.shape} and type {array.dtype}")
     if shape is not None and array.shape != tuple(shape):
