@@ -147,7 +147,8 @@ class Binned:
         if sums.lost_weight is None or sums.lost_count is None:
             return self._subtract(sums.signal, self._dark), self._normalization, self._count
         count = self._count - sums.lost_count
-        empty = count <= _EMPTY_SHARE * self._count
+        # Quadrangles around the beam can have shares below 0, in pyFAI too.
+        empty = np.abs(count) <= _EMPTY_SHARE * np.abs(self._count)
         normalization = self._normalization - sums.lost_weight
         normalization[empty] = 0.0
         count[empty] = 0.0

@@ -20,7 +20,7 @@ from sisockdaq.integrate.background import Background, load_background
 from sisockdaq.integrate.cache import MapCache, map_key, prepare_map
 from sisockdaq.integrate.cake import CakeIntegrator
 from sisockdaq.integrate.corrections import Corrections
-from sisockdaq.integrate.geometry import Pixels, RadialUnit, locate_pixels, radial_unit
+from sisockdaq.integrate.geometry import Pixels, Polarization, RadialUnit, locate_pixels, radial_unit
 from sisockdaq.integrate.maps import BinMap, Split, build_map
 from sisockdaq.integrate.masks import join_masks, load_mask, to_mask
 from sisockdaq.integrate.sectors import Sector
@@ -59,7 +59,7 @@ class Places:
         *,
         split: Split,
         solid_angle: bool,
-        polarization: float | None,
+        polarization: Polarization | None,
         corrections: Corrections,
         mask: npt.NDArray[np.bool_] | None,
         background: Background | None,

@@ -103,6 +103,11 @@ def load_background(source: CurveSource) -> Background:
         return _checked(source.axis, source.intensity, source.sigma, source.unit, "the background")
     if isinstance(source, str | Path):
         return read_curve(source)
+    if not isinstance(source, tuple | list):
+        raise ConfigurationError(
+            f"the background is of type {type(source).__name__}",
+            remedy="give a Result, (axis, intensity[, sigma]) or a file",
+        )
     if len(source) not in (2, 3):
         raise ConfigurationError(
             f"the background has {len(source)} parts", remedy="give (axis, intensity) or (axis, intensity, sigma)"

@@ -28,10 +28,11 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from sisockdaq.errors import ConfigurationError
 from sisockdaq.integrate import kernels
 from sisockdaq.integrate._arrayfile import pack_arrays, read_arrays
 from sisockdaq.integrate._jit import stamp
-from sisockdaq.integrate.geometry import is_regular
+from sisockdaq.integrate.geometry import Polarization, is_regular
 from sisockdaq.integrate.maps import BinMap, SideList, Split
 
 if TYPE_CHECKING:
@@ -107,6 +108,8 @@ def open_cache(place: bool | Path | str | MapCache) -> MapCache | None:
     """Return the maps of a folder, for True those of the user's folder, for False none."""
     if isinstance(place, bool):
         return MapCache() if place else None
+    if not isinstance(place, MapCache | Path | str):
+        raise ConfigurationError(f"cache is {place!r}", remedy="True, False, or the path of a folder")
     return place if isinstance(place, MapCache) else MapCache(place)
 
 
@@ -117,7 +120,7 @@ def map_key(
     split: Split,
     bins: int,
     solid_angle: bool,
-    polarization: float | None,
+    polarization: Polarization | None,
     mask: npt.NDArray[np.bool_] | None = None,
     weight: npt.NDArray[np.float32] | None = None,
     radial_range: tuple[float, float] | None = None,

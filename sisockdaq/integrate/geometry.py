@@ -16,9 +16,11 @@ to know the units, or has other things to do first, should not spend.
 
 from __future__ import annotations
 
+import copy
 import io
 import logging
 import math
+import operator
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sisockdaq.errors import GeometryError
+from sisockdaq.integrate._given import number
 from sisockdaq.integrate._pyfai import import_lightly
 
 if TYPE_CHECKING:
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = [
     "UNITS",
     "Pixels",
+    "Polarization",
     "RadialUnit",
     "Split",
     "Unit",
@@ -43,6 +47,7 @@ __all__ = [
     "is_regular",
     "load_geometry",
     "locate_pixels",
+    "polarized",
     "poni_text",
     "radial_unit",
 ]
@@ -52,6 +57,9 @@ Split = Literal["no", "bbox", "full"]
 
 Unit = Literal["q_nm^-1", "q_A^-1", "2th_deg", "2th_rad", "r_mm"]
 UNITS: tuple[str, ...] = get_args(Unit)
+
+Polarization = float | tuple[float, float]
+"""Polarization factor; or this, and by how much its plane is turned away from the detector's rows [rad]."""
 
 _PIXELS_PER_BAND = 1 << 18
 """Pixels handled at once: the temporaries of one band (about a dozen float64 values a pixel) fit the L3 cache."""
@@ -160,13 +168,28 @@ def load_geometry(
         integrator, origin = _from_parameters(source, pixel_size), "the geometry"
     elif isinstance(source, str | Path):
         integrator, origin = _from_file(Path(source), pixel_size), str(source)
-    else:
-        import copy
-
+    elif hasattr(source, "detector"):
         integrator, origin = copy.copy(source), "the geometry"
+    else:
+        raise GeometryError(
+            f"the geometry is {source!r}",
+            remedy="give a PONI file, a mapping with distance, poni1, … or pyFAI's AzimuthalIntegrator",
+        )
     _check_values(integrator, origin)
     _check_shape(integrator, origin, shape)
     return integrator
+
+
+def polarized(factor: float | None, angle: float = 0.0) -> tuple[float, float] | None:
+    """Return a polarization factor and the angle [deg] of its plane as `locate_pixels` takes them; None for none."""
+    turned = number("polarization_angle", angle)
+    if not math.isfinite(turned):
+        raise GeometryError(f"polarization_angle is {turned:g}", remedy="a finite number of degrees")
+    if factor is None:
+        return None
+    if not -1 <= number("polarization", factor) <= 1:
+        raise GeometryError(f"polarization is {factor:g}", remedy="a factor from -1 (vertical) to 1 (horizontal)")
+    return float(factor), math.radians(turned)
 
 
 def geometry_parameters(pyfai: AzimuthalIntegrator) -> dict[str, float]:
@@ -198,7 +221,7 @@ def _from_parameters(
         raise GeometryError("the geometry has no distance", remedy="give the sample-detector distance [m]")
     if pixel_size is None:
         raise GeometryError("the geometry has no pixel size", remedy="give pixel_size [m]")
-    rows, columns = (pixel_size, pixel_size) if isinstance(pixel_size, int | float) else pixel_size
+    rows, columns = _edges(pixel_size)
     values: dict[str, float | None] = {}
     for name in _PARAMETERS:
         value = parameters.get(name)
@@ -207,7 +230,19 @@ def _from_parameters(
         except (TypeError, ValueError):
             raise GeometryError(f"the geometry's {name} is {value!r}, not a number") from None
     distance = values.pop("distance")
-    return AzimuthalIntegrator(dist=distance, detector=Detector(float(rows), float(columns)), **values)
+    return AzimuthalIntegrator(dist=distance, detector=Detector(rows, columns), **values)
+
+
+def _edges(pixel_size: Any) -> tuple[float, float]:
+    """Return a pixel's extent along rows' and columns' axis."""
+    try:
+        rows, columns = (pixel_size, pixel_size) if np.ndim(pixel_size) == 0 else pixel_size
+        edges = float(rows), float(columns)
+    except (TypeError, ValueError):
+        raise GeometryError(f"pixel_size is {pixel_size!r}", remedy="give one or two lengths [m]") from None
+    if 0 in edges:
+        raise GeometryError("the geometry: pixel size is 0, and must be greater than 0")
+    return edges
 
 
 def _from_file(path: Path, pixel_size: float | tuple[float, float] | None) -> AzimuthalIntegrator:
@@ -276,11 +311,17 @@ def _check_shape(integrator: AzimuthalIntegrator, origin: str, shape: tuple[int,
         if known is None:
             raise GeometryError(f"{origin}: names no image shape", remedy="give shape=(rows, columns)")
         return
+    try:
+        rows, columns = (operator.index(edge) for edge in shape)
+    except (TypeError, ValueError):
+        rows = columns = 0
+    if rows < 1 or columns < 1:
+        raise GeometryError(f"shape is {shape!r}", remedy="give (rows, columns), whole numbers above 0")
     if known is None:
-        detector.shape = detector.max_shape = shape
-    elif tuple(known) != tuple(shape):
+        detector.shape = detector.max_shape = (rows, columns)
+    elif tuple(known) != (rows, columns):
         raise GeometryError(
-            f"{origin}: is for images of {known[0]} × {known[1]} pixels (rows × columns), not {shape[0]} × {shape[1]}",
+            f"{origin}: is for images of {known[0]} × {known[1]} pixels (rows × columns), not {rows} × {columns}",
             remedy="use the PONI of this detector, or correct the detector's section of the site file",
         )
 
@@ -291,13 +332,13 @@ def locate_pixels(
     *,
     split: Split,
     solid_angle: bool = True,
-    polarization: float | None = None,
+    polarization: Polarization | None = None,
     azimuth: bool = False,
 ) -> Pixels:
     """Compute every pixel's radial position and normalization, and what `split` needs beside.
 
     The normalization is pyFAI's: ``cos(incidence)³`` for the solid angle, and for a polarization factor ``f`` (1:
-    horizontal) ``½ (1 + cos² 2θ − f cos 2χ sin² 2θ)``.
+    horizontal) ``½ (1 + cos² 2θ − f cos 2(χ + α) sin² 2θ)``, α the angle of its plane.
 
     Parameters
     ----------
@@ -306,10 +347,9 @@ def locate_pixels(
     """
     if unit.startswith("q_") and integrator.wavelength is None:
         raise GeometryError(f"the geometry has no wavelength, which {unit} needs", remedy="add it to the PONI [m]")
-    if polarization is not None and not -1 <= polarization <= 1:
-        raise GeometryError(f"polarization is {polarization:g}", remedy="a factor from -1 (vertical) to 1 (horizontal)")
     locate = _locate_in_bands if is_regular(integrator) else _locate_whole
-    return locate(integrator, unit, split, solid_angle, polarization, azimuth)
+    plane = polarization if isinstance(polarization, tuple) else polarized(polarization)
+    return locate(integrator, unit, split, solid_angle, plane, azimuth)
 
 
 def _locate_whole(
@@ -317,7 +357,7 @@ def _locate_whole(
     unit: str,
     split: Split,
     solid_angle: bool,
-    polarization: float | None,
+    polarization: tuple[float, float] | None,
     azimuth: bool,
 ) -> Pixels:
     shape = _shape(integrator)
@@ -325,7 +365,7 @@ def _locate_whole(
     if solid_angle:
         normalization *= integrator.solidAngleArray(shape)
     if polarization is not None:
-        normalization *= integrator.polarization(shape, polarization)
+        normalization *= integrator.polarization(shape, *polarization)
 
     def flat(function: Callable[..., Any], of: str) -> npt.NDArray[np.float64]:
         return np.asarray(function(shape, of, scale=False), np.float64).ravel()
@@ -359,7 +399,7 @@ def _locate_in_bands(
     unit: str,
     split: Split,
     solid_angle: bool,
-    polarization: float | None,
+    polarization: tuple[float, float] | None,
     azimuth: bool,
 ) -> Pixels:
     from sisockdaq.integrate import _build
@@ -388,7 +428,7 @@ def _locate_in_bands(
         if solid_angle:
             normalization[band] = _solid_angle(integrator, first, last, columns)
         if polarization is not None:
-            normalization[band] *= _polarization(polarization, x, y, z)
+            normalization[band] *= _polarization(*polarization, x, y, z)
     return Pixels(
         shape,
         centre.ravel(),
@@ -486,9 +526,12 @@ def _solid_angle(integrator: AzimuthalIntegrator, first: int, last: int, columns
     return np.asarray(integrator.cos_incidence(down, along) ** 3)
 
 
-def _polarization(factor: float, x: Any, y: Any, z: Any) -> npt.NDArray[np.float64]:
+def _polarization(factor: float, angle: float, x: Any, y: Any, z: Any) -> npt.NDArray[np.float64]:
     across = x * x + y * y
     cos2 = z * z / (across + z * z)
     with np.errstate(invalid="ignore"):
-        cos_two_chi = np.where(across > 0, (x * x - y * y) / across, 1.0)
-    return np.asarray(0.5 * (1.0 + cos2 - factor * cos_two_chi * (1.0 - cos2)))
+        along = np.where(across > 0, (x * x - y * y) / across, 1.0)  # cos 2χ
+        if angle != 0.0:
+            aside = np.where(across > 0, 2 * x * y / across, 0.0)  # sin 2χ
+            along = along * math.cos(2 * angle) - aside * math.sin(2 * angle)
+    return np.asarray(0.5 * (1.0 + cos2 - factor * along * (1.0 - cos2)))

@@ -33,12 +33,31 @@ import numpy.typing as npt
 
 from sisockdaq.errors import ConfigurationError
 from sisockdaq.integrate import clip, kernels
+from sisockdaq.integrate._binned import Binned
+from sisockdaq.integrate._given import (
+    Factors,
+    check_dummy,
+    frame_factor,
+    image_array,
+    mapping,
+    number,
+    region,
+    whole_number,
+    with_factors,
+)
 from sisockdaq.integrate._places import Places, detector_mask
 from sisockdaq.integrate.background import CurveSource, split_background
 from sisockdaq.integrate.cache import MapCache, open_cache
 from sisockdaq.integrate.cake import Cake, CakeIntegrator
 from sisockdaq.integrate.corrections import ImageSource, load_corrections, mark_unusable
-from sisockdaq.integrate.geometry import RadialUnit, geometry_parameters, load_geometry, poni_text, radial_unit
+from sisockdaq.integrate.geometry import (
+    RadialUnit,
+    geometry_parameters,
+    load_geometry,
+    polarized,
+    poni_text,
+    radial_unit,
+)
 from sisockdaq.integrate.kernels import ErrorModel
 from sisockdaq.integrate.maps import BinMap, Split
 from sisockdaq.integrate.median import median
@@ -54,8 +73,7 @@ __all__ = ["Box", "Integrator", "Result"]
 Box = tuple[int, int, int, int]
 """A region of an image: (x0, y0, x1, y1), the pixels with x0 ≤ x < x1 and y0 ≤ y < y1."""
 
-Factors = float | Iterable[float]
-
+_MOST_BINS = 1 << 28
 _MOST_CAKES = 4
 """Cakes' maps that an integrator keeps, each some ten bytes a pixel: those of the numbers of bins asked for last."""
 
@@ -86,11 +104,14 @@ class Integrator:
         Azimuth angles [deg] in pyFAI's convention, as in `Sector`; by default all.
     polarization : float, optional
         Polarization factor from -1 (vertical) to 1 (horizontal); None for no correction.
+    polarization_angle : float
+        By how much "horizontal" is turned away from the detector's rows [deg] (pyFAI's ``axis_offset``).
     solid_angle : bool
         Whether to correct for the solid angle.
     dark, flat, absorption : path or array, optional
         Images to subtract, and to divide by; files as fabio reads them, npy, or HDF5 (``file.h5::/dataset``). Several
-        frames are averaged. A pixel whose flat or absorption is 0 or NaN, or whose dark is NaN, is not used.
+        frames are averaged. A pixel whose flat or absorption is 0 or NaN, or whose dark is NaN, is not used. By
+        default dark and flat are those of pyFAI's object, if it has any.
     background : Result, (axis, intensity[, sigma]), path or image, optional
         A curve (also a ``.chi`` or ``.dat`` file) is subtracted from the intensity, its errors are added in
         quadrature. An image is subtracted as the dark is: before the division by monitor and transmission.
@@ -143,6 +164,7 @@ class Integrator:
         radial_range: tuple[float, float] | None = None,
         azimuth_range: tuple[float, float] | None = None,
         polarization: float | None = None,
+        polarization_angle: float = 0.0,
         solid_angle: bool = True,
         dark: ImageSource | None = None,
         flat: ImageSource | None = None,
@@ -163,10 +185,8 @@ class Integrator:
         if error_model is not None and error_model not in get_args(ErrorModel):
             known = ", ".join(get_args(ErrorModel))
             raise ConfigurationError(f'"{error_model}" is not an error model', remedy=f"one of {known}, or none")
-        if not 1 <= threads <= MOST_THREADS:
-            raise ConfigurationError(f"threads is {threads}", remedy=f"from 1 to {MOST_THREADS}")
-        _check_dummy(dummy, delta_dummy)
-        if not math.isfinite(background_scale):
+        check_dummy(dummy, delta_dummy)
+        if not math.isfinite(number("background_scale", background_scale)):
             raise ConfigurationError(f"background_scale is {background_scale}, not a finite number")
         self.unit = radial_unit(unit)
         pyfai = load_geometry(geometry, shape=shape, pixel_size=pixel_size)
@@ -176,18 +196,18 @@ class Integrator:
         self.dummy = dummy
         self.delta_dummy = delta_dummy
         self._maximum = maximum
-        self._threads = int(threads)
+        self._threads = whole_number("threads", threads, 1, MOST_THREADS)
         curve, image = split_background(background, background_scale, size)
         self._pyfai, self._mask = pyfai, detector_mask(mask, pyfai)
         places = Places(
             pyfai,
             split=split,
             solid_angle=solid_angle,
-            polarization=polarization,
+            polarization=polarized(polarization, polarization_angle),
             corrections=load_corrections(
                 size,
-                dark=dark,
-                flat=flat,
+                dark=pyfai.detector.darkcurrent if dark is None else dark,
+                flat=pyfai.detector.flatfield if flat is None else flat,
                 absorption=absorption,
                 background=image,
                 dummy=dummy,
@@ -200,9 +220,9 @@ class Integrator:
         )
         whole = Sector(azimuth_range=azimuth_range, radial_range=radial_range, bins=bins, unit=unit)
         self._whole = places.binned(whole)
-        self._sectors = places.sectors(sectors or {}, whole)
+        self._sectors = places.sectors(mapping("sectors", sectors), whole)
         self.axis = self._whole.axis
-        self._rois = {name: self._box(name, box) for name, box in (rois or {}).items()}
+        self._rois = {name: region(name, box, size) for name, box in mapping("rois", rois).items()}
         places.forget()
         self._places, self._part = places, whole
         self._cakes: dict[tuple[int, int], CakeIntegrator] = {}
@@ -225,11 +245,20 @@ class Integrator:
 
     def axis_of(self, sector: str) -> tuple[npt.NDArray[np.float64], RadialUnit]:
         """Return the axis of a sector's curve, and its unit."""
-        return self._sectors[sector].axis, self._sectors[sector].unit
+        part = self._part_of(sector)
+        return part.axis, part.unit
 
     def count_of(self, sector: str | None = None) -> npt.NDArray[np.float64]:
         """Return how many pixels (with splitting: shares) each bin has, of the whole image or of a sector."""
-        return (self._whole if sector is None else self._sectors[sector]).count
+        return self._part_of(sector).count
+
+    def _part_of(self, sector: str | None) -> Binned:
+        if sector is None:
+            return self._whole
+        if sector not in self._sectors:
+            known = ", ".join(self._sectors) or "it has none"
+            raise ConfigurationError(f'the integrator has no sector "{sector}"', remedy=f"one of: {known}")
+        return self._sectors[sector]
 
     @property
     def mask(self) -> npt.NDArray[np.bool_] | None:
@@ -287,7 +316,7 @@ class Integrator:
         ValueError, TypeError
             For an image of another shape, or of a type that is no number, or a monitor that is not a number above 0.
         """
-        return self._integrate(image, _factor(monitor, transmission), self._threads)
+        return self._integrate(image, frame_factor(monitor, transmission), self._threads)
 
     def _integrate(self, image: npt.NDArray[Any], factor: float, threads: int) -> Result:
         frame = self._frame(image)
@@ -308,7 +337,7 @@ class Integrator:
         dict of Result
             By the sectors' names. Totals, maxima and unusable pixels are those of the sector's mask.
         """
-        factor = _factor(monitor, transmission)
+        factor = frame_factor(monitor, transmission)
         frame = self._frame(image)
         return {
             name: binned.integrate(
@@ -339,19 +368,20 @@ class Integrator:
         monitor, transmission : float
             As for `integrate`; so are the errors.
         """
-        factor = _factor(monitor, transmission)
+        factor = frame_factor(monitor, transmission)
         frame = self._frame(image)
-        return self._cake(bins or self.bins, azimuth_bins).integrate(
+        return self._cake(bins, azimuth_bins).integrate(
             frame, errors=self._errors, factor=factor, threads=self._threads
         )
 
     def cake_count(self, azimuth_bins: int = 360, bins: int | None = None) -> npt.NDArray[np.float64]:
         """Return how many pixels (with splitting: shares) each bin of such cakes has: (azimuthal, radial)."""
-        return self._cake(bins or self.bins, azimuth_bins).count
+        return self._cake(bins, azimuth_bins).count
 
-    def _cake(self, bins: int, azimuth_bins: int) -> CakeIntegrator:
+    def _cake(self, bins: int | None, azimuth_bins: int) -> CakeIntegrator:
         """Make the map for so many bins, or take it from those that were used last."""
-        key = bins, azimuth_bins
+        bins = self.bins if bins is None else whole_number("bins", bins, 1, _MOST_BINS)
+        key = bins, whole_number("azimuth_bins", azimuth_bins, 1, _MOST_BINS)
         with self._making:
             cake = self._cakes.pop(key, None)
             if cake is None:
@@ -384,13 +414,13 @@ class Integrator:
         monitor, transmission : float
             As for `integrate`; so are the errors.
         """
-        factor = _factor(monitor, transmission)
+        factor = frame_factor(monitor, transmission)
         frame = self._frame(image)
         sums = clip.sigma_clip(
             self._whole.rings,
             frame,
-            threshold=threshold,
-            iterations=iterations,
+            threshold=number("threshold", threshold),
+            iterations=whole_number("iterations", iterations, 0, _MOST_BINS),
             error_model=error_model,
             want_mask=want_mask,
             threads=self._threads,
@@ -409,7 +439,7 @@ class Integrator:
 
         The errors are those of Poisson statistics; other parameters and what is raised as for `integrate`.
         """
-        factor = _factor(monitor, transmission)
+        factor = frame_factor(monitor, transmission)
         frame = self._frame(image)
         return self._of_rings(
             frame, median(self._whole.rings, frame, quantiles=quantiles, threads=self._threads), factor
@@ -437,7 +467,8 @@ class Integrator:
         Raises
         ------
         ValueError, TypeError
-            As `integrate`; for no image at all, or another number of monitors than of images.
+            As `integrate`, with the number of the image; for no image at all, or another number of monitors than of
+            images.
         """
         return stack(self._each(images, monitor, transmission))
 
@@ -456,69 +487,26 @@ class Integrator:
 
     def _each(self, images: Iterable[npt.NDArray[Any]], monitor: Factors, transmission: Factors) -> Iterator[Result]:
         """Integrate frames in order; with several threads, so many frames at a time."""
-        jobs = _with_factors(images, monitor, transmission)
+        jobs = enumerate(with_factors(images, monitor, transmission))
         if self._threads == 1:
-            for image, one, other in jobs:
-                yield self._integrate(image, _factor(one, other), 1)
+            for job in jobs:
+                yield self._one_of_many(*job)
             return
         with ThreadPoolExecutor(self._threads) as pool:
             running: deque[Future[Result]] = deque()
-            for image, one, other in jobs:
-                running.append(pool.submit(self._integrate, image, _factor(one, other), 1))
+            for job in jobs:
+                running.append(pool.submit(self._one_of_many, *job))
                 if len(running) > 2 * self._threads:
                     yield running.popleft().result()
             while running:
                 yield running.popleft().result()
 
+    def _one_of_many(self, place: int, job: tuple[npt.NDArray[Any], float, float]) -> Result:
+        image, monitor, transmission = job
+        try:
+            return self._integrate(image, frame_factor(monitor, transmission), 1)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"image {place}: {error}") from error
+
     def _frame(self, image: npt.NDArray[Any]) -> kernels.Frame:
-        image = np.asarray(image)
-        if image.shape != self.shape:
-            raise ValueError(f"the image has shape {image.shape}, this integrator is for {self.shape}")
-        return kernels.prepare(*mark_unusable(image, self.dummy, self.delta_dummy))
-
-    def _box(self, name: str, box: Box) -> Box:
-        rows, columns = self.shape
-        x0, y0, x1, y1 = (int(edge) for edge in box)
-        if not (0 <= x0 < x1 <= columns and 0 <= y0 < y1 <= rows):
-            raise ConfigurationError(
-                f"region {name} is {[x0, y0, x1, y1]}, the image has {columns} columns and {rows} rows",
-                remedy="give [x0, y0, x1, y1] with 0 ≤ x0 < x1 ≤ columns and 0 ≤ y0 < y1 ≤ rows",
-            )
-        return x0, y0, x1, y1
-
-
-def _check_dummy(dummy: float | None, delta_dummy: float | None) -> None:
-    if delta_dummy is None:
-        return
-    if dummy is None:
-        raise ConfigurationError(f"delta_dummy is {delta_dummy:g}, but there is no dummy", remedy="give dummy too")
-    if not 0 <= delta_dummy < math.inf:
-        raise ConfigurationError(f"delta_dummy is {delta_dummy}", remedy="a distance from the dummy, 0 or more")
-
-
-def _factor(monitor: float, transmission: float) -> float:
-    """Return what multiplies the normalization; no curve can be made of a frame without beam."""
-    for name, value in (("monitor", monitor), ("transmission", transmission)):
-        if not 0 < value < math.inf:
-            raise ValueError(f"the {name} is {value}, and must be a number above 0")
-    return float(monitor) * float(transmission)
-
-
-def _with_factors(
-    images: Iterable[npt.NDArray[Any]], monitor: Factors, transmission: Factors
-) -> Iterator[tuple[npt.NDArray[Any], float, float]]:
-    """Give each image its monitor and transmission."""
-    given = [("monitor", monitor), ("transmission", transmission)]
-    series = [(name, iter(value)) for name, value in given if isinstance(value, Iterable)]
-    constants = {name: value for name, value in given if not isinstance(value, Iterable)}
-    for number, image in enumerate(images):
-        factors: dict[str, float] = dict(constants)
-        for name, values in series:
-            value = next(values, None)
-            if value is None:
-                raise ValueError(f"there is no {name} for image {number}: give one an image, or one for all")
-            factors[name] = value
-        yield image, factors["monitor"], factors["transmission"]
-    for name, values in series:
-        if next(values, None) is not None:
-            raise ValueError(f"there are more values of {name} than images")
+        return kernels.prepare(*mark_unusable(image_array(image, self.shape), self.dummy, self.delta_dummy))

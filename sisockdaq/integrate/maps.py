@@ -19,15 +19,17 @@ A `BinMap` holds arrays and numbers only: it can be stored and loaded as it is.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from sisockdaq.errors import ConfigurationError, GeometryError, MaskError
+from sisockdaq.errors import GeometryError, MaskError
 from sisockdaq.integrate import _build, _full
 from sisockdaq.integrate._couples import Couples, find_couples
+from sisockdaq.integrate._given import whole_number
 from sisockdaq.integrate.geometry import Pixels, Split
 from sisockdaq.integrate.threads import cores, cut, run_parts
 
@@ -153,8 +155,7 @@ def build_map(
     ConfigurationError
         For more bins than the maps hold (65534), or none.
     """
-    if not isinstance(bins, int | np.integer) or not 1 <= bins <= MOST_ENTRIES:
-        raise ConfigurationError(f"bins is {bins}", remedy=f"a whole number from 1 to {MOST_ENTRIES}")
+    whole_number("bins", bins, 1, MOST_ENTRIES)
     hidden = np.zeros(pixels.centre.size, np.bool_) if mask is None else np.ascontiguousarray(mask).reshape(-1)
     low, high = _range(pixels, hidden, radial_range)
     width = (high - low) / bins
@@ -214,9 +215,14 @@ def _range(pixels: Pixels, hidden: npt.NDArray[np.bool_], wanted: tuple[float, f
     if wanted is None:
         low, high = max(0.0, low), max(0.0, high)
     else:
-        low, high = min(wanted), max(wanted)
+        first, last, (low, high) = low, high, (min(wanted), max(wanted))
         if not high > low:
             raise GeometryError(f"the radial range from {low:g} to {high:g} is empty", remedy="give two different ends")
+        if not math.isfinite(high - low):
+            raise GeometryError("the radial range has no end", remedy="give two finite numbers")
+        if high < first or low > last:
+            where = "ends before the first" if high < first else "begins beyond the last"
+            raise GeometryError(f"the radial range {where} pixel", remedy="is it in the unit of the axis?")
     return low, high * RANGE_STEP if high > 0 else high / RANGE_STEP
 
 

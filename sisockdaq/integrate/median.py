@@ -13,6 +13,8 @@ they have different weights, or a quantile falls among them, the sums may differ
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -67,10 +69,13 @@ def median(rings: Rings, frame: Frame, *, quantiles: float | tuple[float, float]
 
 
 def _ends(quantiles: float | tuple[float, float]) -> tuple[float, float]:
-    given = (quantiles, quantiles) if isinstance(quantiles, int | float) else quantiles
-    low, high = float(min(given)), float(max(given))
-    if len(given) != 2 or not 0 <= low <= high <= 1:
+    try:
+        given = [float(each) for each in np.atleast_1d(np.asarray(quantiles, np.float64))]
+    except (TypeError, ValueError):
+        given = []
+    low, high = (min(given), max(given)) if 1 <= len(given) <= 2 else (math.nan, math.nan)
+    if not 0 <= low <= high <= 1:
         raise ConfigurationError(
-            f"quantiles is {quantiles}", remedy="one or two numbers from 0 to 1; 0.5 is the median"
+            f"quantiles is {quantiles!r}", remedy="one or two numbers from 0 to 1; 0.5 is the median"
         )
     return low, high

@@ -197,6 +197,8 @@ class Averager:
 
     def add(self, result: Result) -> None:
         """Add one result; raise `ConfigurationError` when it has another axis or background than those before."""
+        if not isinstance(result, Result):
+            raise TypeError(f"what is to be averaged is of type {type(result).__name__}, and must be a Result")
         if self._first is None:
             self._first = result
             self._sums = {item.name: _own(getattr(result, item.name)) for item in fields(Result)}

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from sisockdaq.integrate._given import two_numbers
 from sisockdaq.integrate.background import CurveSource
 
 __all__ = ["Sector"]
@@ -41,3 +42,8 @@ class Sector:
     bins: int | None = None
     unit: str | None = None
     background: CurveSource | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("azimuth_range", "radial_range"):
+            if getattr(self, name) is not None:
+                two_numbers(name, getattr(self, name))

@@ -188,6 +188,9 @@ class IntegrationSettings(BaseModel):
     polarization: float | None = Field(
         None, ge=-1, le=1, description="Polarization factor, 1 for horizontal. Default: no correction."
     )
+    polarization_angle: float = Field(
+        0.0, allow_inf_nan=False, description="By how much horizontal is turned away from the detector's rows [deg]."
+    )
     solid_angle: bool = Field(True, description="Whether intensities are corrected for the solid angle of pixels.")
     dark: str | None = Field(
         None, description="Dark image to subtract (edf, npy, tif, cbf, or h5 as file.h5::dataset)."
@@ -387,6 +390,7 @@ def make_integrator(
         radial_range=settings.radial_range,
         azimuth_range=settings.azimuth_range,
         polarization=settings.polarization,
+        polarization_angle=settings.polarization_angle,
         solid_angle=settings.solid_angle,
         background_scale=settings.background_scale,
         error_model=settings.error_model,
