@@ -162,6 +162,7 @@ class Filing(TakingUp):
         if not self._files.results_complete and time.monotonic() < self._drain_until:
             return
         self._drain_until = None
+        self._note_missing_results(self._files)
         try:
             with self._as_user:
                 self._files.finish(self._drain_expected)
@@ -169,6 +170,16 @@ class Filing(TakingUp):
             self._handle(life.WriteFailed(str(error)))
             return
         self._drained()
+
+    def _note_missing_results(self, files: AcquisitionFiles) -> None:
+        """Tell of sources of results that were not waited for any longer."""
+        for source in files.results_awaited:
+            missing = files.images - self._results_written[source]
+            if missing > 0:
+                self._progress.note(
+                    f"the results of {source} for {missing} of {files.images} frames are not in the files: it was more "
+                    f"than {DRAIN_WAIT:g} s behind at the end (sisockdaq integrate makes them from the images)"
+                )
 
     def _abandon(self) -> None:
         self._drain_until = None

@@ -288,7 +288,12 @@ class AcquisitionFiles:
     @property
     def results_complete(self) -> bool:
         """Whether every source of results has ended."""
-        return all(state.ended for state in self._results.values())
+        return not self.results_awaited
+
+    @property
+    def results_awaited(self) -> list[str]:
+        """The sources of results that have not ended."""
+        return [source for source, state in self._results.items() if not state.ended]
 
     def commit(self, now: float) -> None:
         """Make everything written readable for good; close the files that have all they wait for."""

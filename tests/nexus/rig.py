@@ -42,8 +42,8 @@ class Sources:
         Indices of frames that the receiver drops.
     lose : dict of int to int
         Packets that are missing in a frame.
-    hold_results : bool
-        Whether the integrator keeps its results back until `release_results`.
+    results_until : int or None
+        The first frame whose results the integrator has not made when the acquisition ends, as one that is behind.
     """
 
     def __init__(self, images: Path, results: Path | None, *, slots: int = 32, frame_time: float = 0.0) -> None:
@@ -53,6 +53,7 @@ class Sources:
         self.skip: set[int] = set()
         self.lose: dict[int, int] = {}
         self.ring_full = 0
+        self.results_until: int | None = None
         self.ignore_arm = self.dead = False
         self.pause_at: int | None = None
         self.paused = threading.Event()
@@ -141,7 +142,9 @@ class Sources:
             "frames_dropped": dropped,
         }
         end = End(arm.acquisition, reason, counts)  # type: ignore[arg-type]
-        self._each(lambda producer: producer.end(end))
+        self.images.end(end)
+        if self.results is not None and self.results_until is None:
+            self.results.end(end)
 
     def _each(self, act: Callable[[RingProducer], None]) -> None:
         act(self.images)
@@ -169,6 +172,8 @@ class Sources:
         bits = np.array([packet >= lost for packet in range(data.PACKETS)])
         self.images.packet_masks[slot] = np.packbits(bits, bitorder="little")
         self.images.publish(slot, header)
+        if self.results_until is not None and index >= self.results_until:
+            return
         if self.results is not None and (slot := self._slot(self.results)) is not None:
             self.results.pixels[slot] = data.results(index)
             copy = FrameHeader(header.number, header.time, header.last, header.index)

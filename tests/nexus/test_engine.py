@@ -295,6 +295,16 @@ def test_results_that_never_come_are_not_waited_for_without_end(tmp_path: Path) 
         assert list(file["/entry/series"]) == ["receiver"]
 
 
+def test_results_that_come_too_late_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sisockdaq.nexus.engine.DRAIN_WAIT", 0.3)
+    with running(tmp_path) as (sources, engine):
+        sources.results_until = 7
+        engine.start(Request("run", 12))
+        status = finished(engine)
+        assert status["acquisition_state"] == "FINISHED"
+        assert "the results of integrator for 5 of 12 frames are not in the files" in status["message"]
+
+
 def test_closing_the_writer_in_the_middle_leaves_whole_files(tmp_path: Path) -> None:
     with running(tmp_path) as (sources, engine):
         sources.pause_at = 15
