@@ -23,8 +23,11 @@ _lock = threading.Lock()
 def import_lightly() -> None:
     """Import these modules of pyFAI, if nobody has yet; call it before any other import from pyFAI.
 
-    With a pyFAI that takes more of scipy's signal processing than this knows, its import is the usual one.
+    With a pyFAI that takes more of scipy's signal processing than this knows, its import is the usual one; so it is
+    where other threads run, which might import the same meanwhile.
     """
+    if threading.active_count() > 1:
+        return
     with _lock:
         if "pyFAI.utils.mathutil" in sys.modules or _SIGNAL in sys.modules:
             return
