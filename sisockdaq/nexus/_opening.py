@@ -14,11 +14,14 @@ import h5py
 
 from sisockdaq.errors import FileUnreadable
 
-__all__ = ["ReaderPool", "open_hdf5", "reading", "unreadable"]
+__all__ = ["ReaderPool", "open_hdf5", "patiently", "reading", "unreadable"]
 
 _ATTEMPTS, _PAUSE = 5, 0.005
 """A reader that meets a commit half-way tries again: so often, and after the first failure so long [s], doubled each
 time; a commit takes a few ms."""
+
+
+_Found = TypeVar("_Found")
 
 
 def unreadable(path: Path, error: Exception) -> FileUnreadable:
@@ -49,12 +52,29 @@ def open_hdf5(path: Path) -> h5py.File:
         return h5py.File(path, "r")
 
 
+def patiently(path: Path, read: Callable[[], _Found]) -> _Found:
+    """Return what `read` finds in a file that it opens; tried again where its writer may be in the middle of a commit.
+
+    Raises
+    ------
+    FileUnreadable
+        When the file is missing, or still cannot be read after some tries.
+    """
+    for attempt in range(_ATTEMPTS - 1):
+        try:
+            return read()
+        except FileUnreadable:
+            if not path.exists():
+                raise
+            time.sleep(_PAUSE * 2**attempt)
+    return read()
+
+
 class _Reader(Protocol):
     def close(self) -> None: ...
 
 
 _R = TypeVar("_R", bound=_Reader)
-_Found = TypeVar("_Found")
 
 
 class _Place:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sisockdaq.errors import ConfigurationError
+from sisockdaq.errors import ConfigurationError, GeometryError
 from sisockdaq.integrate.epochs import EpochBook, hold_axes
 from sisockdaq.integrate.invariants import NAMES, Invariants
 from sisockdaq.integrate.reduction import Reducer, same_axes, same_cakes, same_layout
@@ -137,6 +137,12 @@ def test_nothing_is_divided_by_what_is_no_monitor(value: float | None) -> None:
     assert np.isnan(result.numbers["Rg"])
 
 
+def ends(made: Reducer) -> tuple[float, float]:
+    axis = made.integrator.axis
+    half = 0.5 * (axis[1] - axis[0])
+    return float(axis[0] - half), float(axis[-1] + half)
+
+
 @given(
     st.floats(0.05, 0.3),
     st.floats(-0.002, 0.006),
@@ -152,6 +158,13 @@ def test_held_axes_are_the_running_ones(distance: float, poni1: float, unit: str
         {"geometry": {**PLACE, "distance": distance, "poni1": poni1}, "bins": 30, **options}
     )
     held = hold_axes(wanted, running)
+    free = reducer(geometry=wanted.geometry, unit=unit, split=split)
+    ranges = {"the radial range": ends(running), "sector mine: the radial range": (0.1, 0.4)}
+    off = [name for name, (low, high) in ranges.items() if high < ends(free)[0] or low > ends(free)[1]]
+    if off:  # no axis can be held on which there is no pixel
+        with pytest.raises(GeometryError, match=f"^{off[0]} (begins beyond the last|ends before the first) pixel"):
+            make_integrator(held, shape=SHAPE, pixel_size=PIXEL)
+        return
     made = Reducer(make_integrator(held, shape=SHAPE, pixel_size=PIXEL), held)
     assert same_axes(running, made)
     assert held.model_copy(update={"radial_range": None, "sectors": wanted.sectors}) == wanted

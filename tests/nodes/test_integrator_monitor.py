@@ -153,4 +153,4 @@ def test_frames_are_divided_by_the_monitor_of_their_time(bench: Bench) -> None:
     bench.configure(monitor="ioc::i0")
     wait_until(lambda: bench.status()["message"] != reason, 20, "the field to be found")
     bench.send(-1, 0.1)
-    wait_until(lambda: bench.numbers("monitor")[-1] == 4.0, 20, "a frame with what was there before")
+    wait_until(lambda: bench.numbers("monitor")[-1:] == [4.0], 20, "a frame with what was there before")

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sisockdaq.errors import ConfigurationError, FileUnreadable
-from sisockdaq.nexus._opening import open_hdf5, reading
+from sisockdaq.nexus._opening import open_hdf5, patiently, reading
 from sisockdaq.nexus._strings import as_text
 from sisockdaq.nexus.reader import FileState, file_state
 from sisockdaq.nexus.reduced.content import Axis, Floats
@@ -107,7 +107,7 @@ class ReducedFile:
 
 
 def read_reduced(path: Path | str, frames: slice = slice(None)) -> ReducedFile:
-    """Read a file of integrated frames.
+    """Read a file of integrated frames, which may still be written.
 
     Parameters
     ----------
@@ -121,6 +121,10 @@ def read_reduced(path: Path | str, frames: slice = slice(None)) -> ReducedFile:
         When it is missing, broken, or has no NXazint1d, NXazint2d or NXcanSAS.
     """
     path = Path(path)
+    return patiently(path, lambda: _read(path, frames))
+
+
+def _read(path: Path, frames: slice) -> ReducedFile:
     with reading(path), open_hdf5(path) as hdf5:
         entry = _entry(hdf5)
         methods = [] if entry is None else list(_methods(entry))
