@@ -233,7 +233,7 @@ def finish(
     intensity: Any,
     sigma: Any,
 ) -> None:
-    """Add the parts' accumulators up for the bins from ``begin`` to ``end``, and divide.
+    """Add the parts' accumulators up for the bins from ``begin`` to ``end``, clear them, and divide.
 
     Parameters
     ----------
@@ -266,6 +266,7 @@ def finish(
 def _add(source: Any, out: Any) -> None:
     for b in range(out.size):
         out[b] += source[b]
+        source[b] = 0
 
 
 @inner
@@ -273,6 +274,8 @@ def _gather(source: Any, signal: Any, variance: Any) -> None:
     for b in range(signal.size):
         signal[b] += source[2 * b]
         variance[b] += source[2 * b + 1]
+        source[2 * b] = 0
+        source[2 * b + 1] = 0
 
 
 @inner

@@ -277,8 +277,6 @@ class CakeIntegrator:
 
     def _add(self, frame: Frame, errors: bool, part: int, signal: npt.NDArray[Any]) -> int:
         """Add one part of a frame to its accumulators."""
-        low, high = self._reach[part] * (2 if errors else 1)
-        signal[low:high] = 0
         add = partial(_cake.add_split, frame.pixels, *self._segments, self._cut)
         if not self.map.split:
             add = partial(_cake.add_whole, frame.pixels, self.map.index)
@@ -303,17 +301,15 @@ class CakeIntegrator:
 
     @contextmanager
     def _room(self, dtype: np.dtype[Any], errors: bool) -> Iterator[npt.NDArray[Any]]:
-        """Lend memory for accumulators: taking it anew for every frame costs as much as clearing it."""
+        """Lend cleared memory for accumulators, which who takes it clears: taking it anew costs as much as clearing."""
         with self._lock:
             kept = self._rooms.setdefault((dtype.str, errors), [])
             room = kept.pop() if kept else None
         if room is None:
             room = np.zeros((len(self._edges) - 1, self.map.length * (2 if errors else 1)), dtype)
-        try:
-            yield room
-        finally:
-            with self._lock:
-                kept.append(room)
+        yield room
+        with self._lock:  # not after an error: then it is not clear
+            kept.append(room)
 
     def _without_lost(
         self, frame: Frame, signal: npt.NDArray[Any]
