@@ -34,8 +34,16 @@ BESIDE = (
     "reprocessing",
     "saxsdog",
     "textfiles",
+    "test_acquisition.py",
+    "test_dataset.py",
+    "test_downsample.py",
+    "test_drawing.py",
+    "test_kernel_cache.py",
+    "test_merge.py",
     "test_project.py",
     "test_reference.py",
+    "test_schema.py",
+    "test_series.py",
 )
 """Rooms and files of the second lane: no session with a router, and nothing whose speed is judged."""
 
