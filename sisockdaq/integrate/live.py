@@ -264,14 +264,14 @@ class LiveIntegration:
             try:
                 self.step(_PATIENCE)
             except Exception as error:  # The edge of the thread: later frames must not suffer from this one.
-                self.state.problem = f"{type(error).__name__}: {error}"
-                _log.exception("a frame or mark could not be handled")
-        try:
-            self._finish_waiting()
-        except Exception:  # as above
-            _log.exception("a frame that waited could not be handled")
+                self._went_wrong(error)
+        self._finish_waiting()
         while self._jobs:
             self._jobs.popleft()[0].cancel()
+
+    def _went_wrong(self, error: Exception) -> None:
+        self.state.problem = f"{type(error).__name__}: {error}"
+        _log.error("a frame or mark could not be handled", exc_info=error)
 
     def step(self, timeout: float) -> bool:
         """Handle the next frame or mark; return False when none came within `timeout` seconds."""
@@ -308,7 +308,10 @@ class LiveIntegration:
                 return
             self._waiting.popleft()
             self._waiting_bytes -= first.size
-            first.act()
+            try:
+                first.act()
+            except Exception as error:  # whoever looks has a frame or mark of its own in hand, which must not be lost
+                self._went_wrong(error)
 
     def _finish_waiting(self) -> None:
         """Let everything that waits have its time, and finish it."""

@@ -317,3 +317,27 @@ def test_what_waits_is_bounded_and_finished_before_anything_changes(monkeypatch:
     assert done.result(0) is None
     assert [result.epoch for _, result in rig.seen] == [1, 1, 1, 1]
     assert rig.live.factors.series["ioc::i0"] is i0  # what is known of the field stays known
+
+
+def test_a_failure_of_what_waited_loses_neither_the_next_frame_nor_the_end() -> None:
+    rig = Rig(monitor={"field": "ioc::i0", "match": "linear"})
+    seen: list[int] = []
+
+    def broken(header: FrameHeader, result: Reduced) -> None:
+        seen.append(header.number)
+        if len(seen) == 1:
+            raise RuntimeError("no room")
+
+    rig.live._on_result = broken
+    rig.start(2)
+    rig.send(0, picture(0))
+    rig.work()
+    assert waiting(rig) == 1
+    rig.live.factors.series["ioc::i0"].add([49.0, 60.0], [4.0, 6.0])
+    rig.send(1, picture(1))
+    rig.live.step(0)  # the frame that waited fails while the next one is in hand
+    rig.end(complete=2)
+    rig.work()
+    assert (seen, rig.live.state.problem) == ([1000, 1001], "RuntimeError: no room")
+    assert rig.images.producer.status()["slots_free"] == 8
+    assert rig.live.state.acquisition is None
