@@ -125,6 +125,8 @@ class Listening:
                 self._tell(name, f"there is no node {split_name(name)[0]}")
             except SisockdaqError as error:
                 self._tell(name, error.message)
+            except ApplicationError as error:
+                self._tell(name, f"{name} cannot be listened to: {error.error}")
 
     @inlineCallbacks
     def _entry(self, name: str) -> Any:
@@ -143,9 +145,10 @@ class Listening:
             self._tell(name, f"{name} {kind}, and cannot be a factor of frames")
             return
         if (node, entry.timeline) not in self._feeds:
-            feed = self._feeds[node, entry.timeline] = _Feed(node, entry.timeline)
+            feed = _Feed(node, entry.timeline)
             topic = self._node.uri(f"consumer.{node}.feed.{entry.timeline}")
             yield self._node.subscribe(lambda message=None, *_, feed=feed: self._event(feed, message), topic)
+            self._feeds[node, entry.timeline] = feed  # not before: what is refused is asked for again
         self._found[name] = entry.timeline
         self._missing.pop(name, None)
         yield self._ask(name)
